@@ -1,0 +1,89 @@
+"""The registry of model variants: sizes, checkpoints, and the defaults that belong to a model rather than to code."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tinysam.models.sam import Sam
+from tinysam.models.tinyvit import TinyViT, TinyViTSizes
+from tinysam.models.vit import ViT, ViTSizes
+
+
+@dataclass(frozen=True)
+class EverythingDefaults:
+    """Thresholds of segment-everything. They depend on how well a model predicts its own IoU."""
+
+    points_per_side: int = 32
+    """Side of the grid of point prompts."""
+    pred_iou_thresh: float = 0.88
+    """Masks with a lower predicted IoU are dropped."""
+    stability_score_thresh: float = 0.95
+    """Masks with a lower stability score are dropped."""
+    stability_score_offset: float = 1.0
+    """Distance in logits of the two thresholds whose masks the stability score compares."""
+    box_nms_thresh: float = 0.7
+    """Of masks whose boxes overlap by more than this IoU, only the best is kept."""
+    coarse_logit_thresh: float = 8.5
+    """Hierarchical mode: logits above this in a confident coarse mask mark what is done (TinySAM)."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model people can name on the command line."""
+
+    name: str
+    encoder: TinyViTSizes | ViTSizes
+    image_size: int
+    """Default side of the model's input in pixels."""
+    single_mask: bool
+    """Whether mask token 0 (one unambiguous mask) was trained; TinySAM always gives masks 1 to 3."""
+    teacher_only: bool = False
+    """Whether this variant is too large for the devices this project is about."""
+    embedded: str | None = None
+    """File under `models/weights/` with the weights that come with the project."""
+    everything: EverythingDefaults = EverythingDefaults()
+
+
+TINYVIT_5M = TinyViTSizes(dims=(64, 128, 160, 320))
+TINYVIT_NANO = TinyViTSizes(dims=(32, 64, 128, 160), heads=(1, 2, 4, 5))
+
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        Variant(
+            "nano",
+            TINYVIT_NANO,
+            448,
+            single_mask=False,
+            embedded="nano.safetensors",
+        ),
+        Variant("tinysam", TINYVIT_5M, 1024, single_mask=False),
+        Variant("mobilesam", TINYVIT_5M, 1024, single_mask=True),
+        Variant("sam_vit_b", ViTSizes(768, 12, 12, (2, 5, 8, 11)), 1024, single_mask=True, teacher_only=True),
+        Variant("sam_vit_l", ViTSizes(1024, 24, 16, (5, 11, 17, 23)), 1024, single_mask=True, teacher_only=True),
+        Variant("sam_vit_h", ViTSizes(1280, 32, 16, (7, 15, 23, 31)), 1024, single_mask=True, teacher_only=True),
+    )
+}
+
+
+def get_variant(name: str) -> Variant:
+    """The variant of this name; ValueError names the known ones."""
+    if name not in VARIANTS:
+        raise ValueError(f"unknown variant {name!r}: expected one of {', '.join(VARIANTS)}")
+    return VARIANTS[name]
+
+
+def check_image_size(variant: Variant, image_size: int) -> None:
+    """Raises ValueError for an input size that the encoder cannot take."""
+    if isinstance(variant.encoder, ViTSizes):
+        if image_size != variant.image_size:
+            raise ValueError(f"{variant.name} takes {variant.image_size} pixels only, not {image_size}")
+    elif image_size != 1024 and (image_size <= 0 or image_size % 224):
+        raise ValueError(f"image size {image_size}: expected 1024 or a multiple of 224 (448, 672, 896)")
+
+
+def build(variant: Variant, image_size: int | None = None) -> Sam:
+    """The model of this variant with freshly initialized parameters, in evaluation mode."""
+    size = variant.image_size if image_size is None else image_size
+    check_image_size(variant, size)
+    encoders: dict[type, Callable[..., ViT | TinyViT]] = {ViTSizes: lambda s: ViT(s, size), TinyViTSizes: TinyViT}
+    return Sam(encoders[type(variant.encoder)](variant.encoder), size).eval()
