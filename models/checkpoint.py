@@ -37,8 +37,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"checkpoint {path}: refused, it is damaged or holds Python objects besides tensors; "
             "expected an official state dict"
         ) from error
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError,
-            struct.error, zipfile.BadZipFile) as error:
+    except (
+        SafetensorError,
+        RuntimeError,
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        struct.error,
+        zipfile.BadZipFile,
+    ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"checkpoint {path}: cannot be read ({reason}); is it complete?") from error
     return unwrap(state, path)
@@ -90,7 +98,9 @@ def weights_path(variant: Variant, checkpoint: Path | None) -> Path:
     """The user's checkpoint, or else the embedded one; CheckpointError if there is neither."""
     path = checkpoint or embedded_weights(variant)
     if path is None:
-        raise CheckpointError(f"variant {variant.name} has no embedded weights: give --checkpoint with the official file")
+        raise CheckpointError(
+            f"variant {variant.name} has no embedded weights: give --checkpoint with the official file"
+        )
     return path
 
 

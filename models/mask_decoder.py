@@ -26,9 +26,9 @@ class Decoded(NamedTuple):
 class MaskDecoder(nn.Module):
     """Two-way transformer, transposed-convolution upscaling, one hypernetwork per mask, IoU head."""
 
-    def __init__(self, dim: int = 256) -> None:
+    def __init__(self, dim: int = 256, mlp_dim: int = 2048) -> None:
         super().__init__()
-        self.transformer = TwoWayTransformer(dim)
+        self.transformer = TwoWayTransformer(dim, mlp_dim=mlp_dim)
         self.iou_token = nn.Embedding(1, dim)
         self.mask_tokens = nn.Embedding(MASKS, dim)
         self.output_upscaling = nn.Sequential(

@@ -12,9 +12,6 @@ from torch.nn import functional as F
 
 from tinysam.models.layers import ConvNorm, neck
 
-STRIDE = 16
-"""Pixels of the model's input per cell of the embedding grid."""
-
 
 @dataclass(frozen=True)
 class TinyViTSizes:

@@ -40,6 +40,8 @@ class Variant:
     """Whether this variant is too large for the devices this project is about."""
     embedded: str | None = None
     """File under `models/weights/` with the weights that come with the project."""
+    decoder_mlp_dim: int = 2048
+    """Hidden width of the token MLPs in the decoder's transformer."""
     everything: EverythingDefaults = EverythingDefaults()
 
 
@@ -55,6 +57,7 @@ VARIANTS = {
             448,
             single_mask=False,
             embedded="nano.safetensors",
+            decoder_mlp_dim=1024,
         ),
         Variant("tinysam", TINYVIT_5M, 1024, single_mask=False),
         Variant("mobilesam", TINYVIT_5M, 1024, single_mask=True),
@@ -86,4 +89,4 @@ def build(variant: Variant, image_size: int | None = None) -> Sam:
     size = variant.image_size if image_size is None else image_size
     check_image_size(variant, size)
     encoders: dict[type, Callable[..., ViT | TinyViT]] = {ViTSizes: lambda s: ViT(s, size), TinyViTSizes: TinyViT}
-    return Sam(encoders[type(variant.encoder)](variant.encoder), size).eval()
+    return Sam(encoders[type(variant.encoder)](variant.encoder), size, variant.decoder_mlp_dim).eval()
