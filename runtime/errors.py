@@ -1,0 +1,25 @@
+"""Errors that the command prints as one line: each names what came in, what was expected and what to do."""
+
+
+class TinySamError(ValueError):
+    """Base of everything the runtime raises about its input."""
+
+
+class ArtifactError(TinySamError):
+    """An artifact folder, its manifest or one of its files cannot be used."""
+
+
+class ImageError(TinySamError):
+    """A file or an array is not an image that can be segmented."""
+
+
+class PromptError(TinySamError):
+    """A point, box, label or mask prompt makes no sense for the image."""
+
+
+class OrderError(RuntimeError):
+    """A call came before the one it needs."""
+
+
+class EngineMissingError(ImportError):
+    """The chosen engine is not installed."""

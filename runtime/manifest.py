@@ -1,0 +1,313 @@
+"""The manifest of an artifact folder: what every file is. Format: docs/artifacts.md.
+
+Only the standard library is imported here, so that the exporter, the calibration and the device share one definition.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tinysam.runtime.errors import ArtifactError
+
+SCHEMA = 1
+"""The one version of the format that this code reads and writes."""
+FILE_NAME = "manifest.json"
+STRIDE = 16
+"""Pixels of the model's input per cell of the embedding grid."""
+PARTS = ("encoder", "decoder")
+PRECISIONS = ("fp32", "int8")
+ENGINES = ("onnx", "tflite")
+LAYOUTS = ("NCHW", "NHWC")
+
+_MAX_BYTES = 4 << 20
+_MAX_IMAGE_SIZE = 4096
+_HASH_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Shape and type of one tensor."""
+
+    shape: tuple[int | str, ...]
+    """Axis lengths; a string names a free dimension."""
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One way to call a model file."""
+
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One graph on disk."""
+
+    path: str
+    """File name inside the artifact folder."""
+    part: str
+    """`encoder` or `decoder`."""
+    precision: str
+    """`fp32` or `int8`."""
+    engine: str
+    """`onnx` or `tflite`."""
+    sha256: str
+    size_bytes: int
+    layout: str
+    """`NCHW` or `NHWC`, of every image-like tensor."""
+    signatures: dict[str, Signature]
+    parity: dict[str, Any] | None = None
+    """How far the file's outputs are from the reference; None for a file without a check."""
+    quantization: dict[str, Any] | None = None
+    """Scheme, target, hash of the calibration set, operations kept in float; None for fp32."""
+
+
+@dataclass(frozen=True)
+class EverythingThresholds:
+    """Settings of segment-everything that were chosen for one model; the defaults are SAM's and TinySAM's."""
+
+    points_per_side: int = 32
+    pred_iou_thresh: float = 0.88
+    stability_score_thresh: float = 0.95
+    stability_score_offset: float = 1.0
+    box_nms_thresh: float = 0.7
+    coarse_logit_thresh: float = 8.5
+    """Hierarchical mode: pixels of a confident mask above this logit need no second look."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that the runtime knows of a model."""
+
+    variant: str
+    image_size: int
+    """Side of the square input in pixels."""
+    grid: int
+    """Side of the embedding, `image_size / 16`."""
+    mean: tuple[float, float, float]
+    """Per channel, RGB, in units of 0 to 255."""
+    std: tuple[float, float, float]
+    mask_tokens: tuple[int, ...]
+    """Which of SAM's four mask tokens the decoder's mask axis holds, in order."""
+    files: tuple[ModelFile, ...]
+    everything: EverythingThresholds = field(default_factory=EverythingThresholds)
+    source: dict[str, Any] = field(default_factory=dict)
+    tools: dict[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest as json.dump takes it."""
+        return {"schema": self.schema} | asdict(self)
+
+    def find(self, part: str, engine: str, precision: str) -> ModelFile:
+        """The file of that kind; ArtifactError naming what there is if there is none."""
+        for file in self.files:
+            if (file.part, file.engine, file.precision) == (part, engine, precision):
+                return file
+        have = ", ".join(sorted({f"{f.engine} {f.precision}" for f in self.files})) or "nothing"
+        raise ArtifactError(
+            f"{self.variant}-{self.image_size} has no {part} for backend {engine}, precision {precision}; it has {have}: "
+            f"choose one of these, or export it with tinysam-export --format {engine} --precision {precision}"
+        )
+
+
+def read_manifest(folder: Path | str) -> Manifest:
+    """Reads and checks `folder/manifest.json`.
+
+    Raises:
+        FileNotFoundError: there is no such folder or manifest.
+        ArtifactError: the manifest is damaged, of another schema, or contradicts itself.
+    """
+    path = Path(folder) / FILE_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"no artifacts at {folder}: {FILE_NAME} is missing; make them with `make export-int8`")
+    if path.stat().st_size > _MAX_BYTES:
+        raise ArtifactError(f"{path} is larger than {_MAX_BYTES} bytes: not a manifest; export the model again")
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is not valid JSON ({error}); export the model again") from error
+    try:
+        return manifest_from_dict(data)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+
+
+def write_manifest(manifest: Manifest, folder: Path | str) -> Path:
+    """Writes `folder/manifest.json`, whole or not at all; returns its path."""
+    path = Path(folder) / FILE_NAME
+    partial = path.with_suffix(".json.partial")
+    partial.write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def manifest_from_dict(data: Any) -> Manifest:
+    """Checks parsed JSON; unknown keys are ignored, ArtifactError names the field that is wrong."""
+    schema = _get(data, "schema", int)
+    if schema != SCHEMA:
+        raise ArtifactError(f"schema {schema}, expected {SCHEMA}: export the model again with this version")
+    manifest = Manifest(
+        variant=_get(data, "variant", str),
+        image_size=_get(data, "image_size", int),
+        grid=_get(data, "grid", int),
+        mean=_channels(data, "mean"),
+        std=_channels(data, "std"),
+        mask_tokens=_mask_tokens(data),
+        everything=_thresholds(data.get("everything")),
+        source=_get(data, "source", dict, {}),
+        tools=_get(data, "tools", dict, {}),
+        files=tuple(_model_file(entry) for entry in _get(data, "files", list)),
+    )
+    _check_sizes(manifest)
+    return manifest
+
+
+def sha256_file(path: Path | str) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while chunk := stream.read(_HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def verify_file(folder: Path | str, file: ModelFile) -> Path:
+    """Path of a model file whose size and SHA-256 are what the manifest says.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ArtifactError: size or hash differ.
+    """
+    path = Path(folder) / file.path
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is named in the manifest but missing; export the model again")
+    size = path.stat().st_size
+    if size != file.size_bytes:
+        raise ArtifactError(f"{path} has {size} bytes, the manifest says {file.size_bytes}; export the model again")
+    digest = sha256_file(path)
+    if digest != file.sha256:
+        raise ArtifactError(
+            f"{path} is damaged: its SHA-256 is {digest[:12]}..., the manifest says {file.sha256[:12]}...; "
+            "export the model again"
+        )
+    return path
+
+
+def _get(data: Any, name: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
+    if not isinstance(data, dict):
+        raise ArtifactError(f"expected an object with a field {name!r}, found {_show(data)}")
+    value = data.get(name, default)
+    wanted = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+        names = " or ".join(k.__name__ for k in wanted)
+        raise ArtifactError(f"field {name!r} is {_show(value)}, expected {names}")
+    return value
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return "missing" if value is None else text if len(text) <= 60 else text[:57] + "..."
+
+
+def _number(data: Any, name: str, low: float, high: float, default: float | None = None) -> float:
+    value = float(_get(data, name, (int, float), default))
+    if not low <= value <= high:
+        raise ArtifactError(f"field {name!r} is {value}, expected {low} to {high}")
+    return value
+
+
+def _one_of(data: Any, name: str, choices: tuple[str, ...]) -> str:
+    value: str = _get(data, name, str)
+    if value not in choices:
+        raise ArtifactError(f"field {name!r} is {_show(value)}, expected one of {', '.join(choices)}")
+    return value
+
+
+def _channels(data: Any, name: str) -> tuple[float, float, float]:
+    values = _get(data, name, list)
+    low = 1e-3 if name == "std" else 0.0
+    if len(values) != 3:
+        raise ArtifactError(f"field {name!r} has {len(values)} numbers, expected 3 (red, green, blue)")
+    red, green, blue = (_number({name: value}, name, low, 1e3) for value in values)
+    return red, green, blue
+
+
+def _mask_tokens(data: Any) -> tuple[int, ...]:
+    tokens = _get(data, "mask_tokens", list)
+    valid = all(type(token) is int and 0 <= token <= 3 for token in tokens)
+    if not valid or not tokens or len(set(tokens)) != len(tokens):
+        raise ArtifactError(f"field 'mask_tokens' is {_show(tokens)}, expected different numbers from 0 to 3")
+    return tuple(tokens)
+
+
+def _thresholds(data: Any) -> EverythingThresholds:
+    if data is None:
+        return EverythingThresholds()
+    default = EverythingThresholds()
+    points = _get(data, "points_per_side", int, default.points_per_side)
+    if not 1 <= points <= 256:
+        raise ArtifactError(f"field 'points_per_side' is {points}, expected 1 to 256")
+    ranges = {
+        "pred_iou_thresh": (0.0, 1.0),
+        "stability_score_thresh": (0.0, 1.0),
+        "stability_score_offset": (0.0, 100.0),
+        "box_nms_thresh": (0.0, 1.0),
+        "coarse_logit_thresh": (-1000.0, 1000.0),
+    }
+    values = {name: _number(data, name, *limits, getattr(default, name)) for name, limits in ranges.items()}
+    return EverythingThresholds(points_per_side=points, **values)
+
+
+def _model_file(data: Any) -> ModelFile:
+    path = _get(data, "path", str)
+    if not path or path != Path(path).name or path in (".", "..") or "\\" in path or "\0" in path:
+        raise ArtifactError(f"field 'path' is {_show(path)}, expected the name of a file inside the folder")
+    digest = _get(data, "sha256", str)
+    if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+        raise ArtifactError(f"field 'sha256' of {path} is {_show(digest)}, expected 64 lower-case hexadecimal digits")
+    signatures = _get(data, "signatures", dict)
+    if not signatures:
+        raise ArtifactError(f"field 'signatures' of {path} is empty, expected at least one")
+    return ModelFile(
+        path=path,
+        part=_one_of(data, "part", PARTS),
+        precision=_one_of(data, "precision", PRECISIONS),
+        engine=_one_of(data, "engine", ENGINES),
+        sha256=digest,
+        size_bytes=_get(data, "size_bytes", int),
+        layout=_one_of(data, "layout", LAYOUTS),
+        signatures={name: _signature(entry) for name, entry in signatures.items()},
+        parity=_get(data, "parity", (dict, type(None))),
+        quantization=_get(data, "quantization", (dict, type(None))),
+    )
+
+
+def _signature(data: Any) -> Signature:
+    return Signature(inputs=_tensors(data, "inputs"), outputs=_tensors(data, "outputs"))
+
+
+def _tensors(data: Any, name: str) -> dict[str, TensorSpec]:
+    return {tensor: _tensor(spec) for tensor, spec in _get(data, name, dict).items()}
+
+
+def _tensor(data: Any) -> TensorSpec:
+    shape = _get(data, "shape", list)
+    if not all(isinstance(axis, str) or (type(axis) is int and 1 <= axis < 1 << 31) for axis in shape):
+        raise ArtifactError(f"field 'shape' is {_show(shape)}, expected positive numbers or names of free dimensions")
+    return TensorSpec(shape=tuple(shape), dtype=_get(data, "dtype", str))
+
+
+def _check_sizes(manifest: Manifest) -> None:
+    size = manifest.image_size
+    if not STRIDE <= size <= _MAX_IMAGE_SIZE or size % STRIDE:
+        raise ArtifactError(f"field 'image_size' is {size}, expected a multiple of {STRIDE} up to {_MAX_IMAGE_SIZE}")
+    if manifest.grid != size // STRIDE:
+        raise ArtifactError(f"field 'grid' is {manifest.grid}, expected image_size / {STRIDE} = {size // STRIDE}")
+    names = [file.path for file in manifest.files]
+    if len(set(names)) != len(names):
+        raise ArtifactError("field 'files' names the same file twice")
