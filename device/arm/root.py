@@ -1,0 +1,111 @@
+"""arm64 Debian folders for the emulator, built once and kept in a cache folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinysam.device.arm.boards import BOARDS, Board
+from tinysam.device.arm.debian import DebianUnavailable, unpack_packages
+
+PACKAGES = (
+    "python3",
+    "python3-venv",
+    "libstdc++6",
+    "libgomp1",
+    "zlib1g",
+    # What an installer script needs.
+    "dash",
+    "coreutils",
+    "tar",
+    "gzip",
+    "sed",
+    "grep",
+)
+TOOL_PACKAGES = ("qemu-user-static", "qemu-user", "proot")
+TOOL_SUITE = "bookworm"
+"""QEMU 7.2 whatever the host runs, so that counts made on two machines can be compared."""
+DONE = ".complete"
+
+
+@dataclass(frozen=True)
+class Release:
+    """One Debian release that Raspberry Pi OS is made from."""
+
+    suite: str
+    python: str
+    """Version of its python3, as `3.11`."""
+
+
+BOOKWORM = Release("bookworm", "3.11")
+TRIXIE = Release("trixie", "3.13")
+RELEASES = {release.suite: release for release in (BOOKWORM, TRIXIE)}
+
+
+def cache_folder() -> Path:
+    """Where roots, emulator and wheels are kept: `TINYSAM_ARM_CACHE`, or `build/arm` of the current folder."""
+    return Path(os.environ.get("TINYSAM_ARM_CACHE", "build/arm")).resolve()
+
+
+def build_root(release: Release, cache: Path) -> Path:
+    """The arm64 root of a release (about 100 MB), built on first use.
+
+    Raises:
+        DebianUnavailable: packages cannot be had here.
+    """
+
+    def fill(root: Path) -> None:
+        unpack_packages(PACKAGES, release.suite, "arm64", root)
+        shell = root / "usr/bin/sh"
+        if not shell.is_symlink():
+            shell.symlink_to("dash")
+        for name in ("tmp", "root", "etc", "dev"):
+            (root / name).mkdir(exist_ok=True)
+        (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+
+    return _build_once(cache / release.suite / "base", fill)
+
+
+def build_tools(cache: Path) -> Path:
+    """QEMU (static and with plugins) and proot for this x86-64 host, unpacked into a folder of their own."""
+    machine = os.uname().machine
+    if machine != "x86_64":
+        raise DebianUnavailable(f"the emulator is set up for x86-64 hosts; this one is {machine}")
+    return _build_once(cache / "tools", lambda root: unpack_packages(TOOL_PACKAGES, TOOL_SUITE, "amd64", root))
+
+
+def board_root(release: Release, board: Board, cache: Path) -> Path:
+    """The root of a release as it looks on one board: a hard-linked copy with that board's /proc and /sys files."""
+    if board.cpu not in BOARDS:
+        raise ValueError(f"{board.cpu}: not an emulated board; choose from {', '.join(BOARDS)}")
+    base = build_root(release, cache)
+
+    def fill(root: Path) -> None:
+        subprocess.run(["cp", "-al", f"{base}/.", str(root)], check=True)
+        board.write_system_files(root)
+
+    return _build_once(cache / release.suite / board.cpu, fill)
+
+
+def _build_once(target: Path, fill: Callable[[Path], None]) -> Path:
+    """Fill a folder beside `target` and move it into place, so that a failure leaves nothing half-built."""
+    if (target / DONE).exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
+        work = Path(folder) / "root"
+        work.mkdir()
+        fill(work)
+        (work / DONE).touch()
+        shutil.rmtree(target, ignore_errors=True)
+        try:
+            work.rename(target)
+        except OSError:
+            if not (target / DONE).exists():
+                raise
+    return target

@@ -1,0 +1,1 @@
+"""What one inference costs on ARM, in instructions counted exactly under emulation."""
