@@ -101,7 +101,8 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest as json.dump takes it."""
-        return {"schema": self.schema} | asdict(self)
+        listed: dict[str, Any] = json.loads(json.dumps({"schema": self.schema} | asdict(self)))
+        return listed
 
     def find(self, part: str, engine: str, precision: str) -> ModelFile:
         """The file of that kind; ArtifactError naming what there is if there is none."""
@@ -110,8 +111,8 @@ class Manifest:
                 return file
         have = ", ".join(sorted({f"{f.engine} {f.precision}" for f in self.files})) or "nothing"
         raise ArtifactError(
-            f"{self.variant}-{self.image_size} has no {part} for backend {engine}, precision {precision}; it has {have}: "
-            f"choose one of these, or export it with tinysam-export --format {engine} --precision {precision}"
+            f"{self.variant}-{self.image_size} has no {part} for backend {engine}, precision {precision}; "
+            f"it has {have}: choose one of these, or export with --format {engine} --precision {precision}"
         )
 
 
@@ -215,10 +216,10 @@ def _show(value: Any) -> str:
 
 
 def _number(data: Any, name: str, low: float, high: float, default: float | None = None) -> float:
-    value = float(_get(data, name, (int, float), default))
+    value = _get(data, name, (int, float), default)
     if not low <= value <= high:
-        raise ArtifactError(f"field {name!r} is {value}, expected {low} to {high}")
-    return value
+        raise ArtifactError(f"field {name!r} is {_show(value)}, expected {low:g} to {high:g}")
+    return float(value)
 
 
 def _one_of(data: Any, name: str, choices: tuple[str, ...]) -> str:

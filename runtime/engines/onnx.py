@@ -1,0 +1,39 @@
+"""ONNX Runtime on the CPU."""
+
+from pathlib import Path
+
+import onnxruntime as ort
+
+from tinysam.runtime.engines import Arrays, check_signature, check_tensors, unreadable
+from tinysam.runtime.manifest import ModelFile
+
+_ERRORS_ONLY = 3
+
+
+class OnnxEngine:
+    """One session; ONNX Runtime allows concurrent `run` calls on it."""
+
+    def __init__(self, path: Path, file: ModelFile, threads: int) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ERRORS_ONLY
+        # The arena keeps the largest activations for ever: on a small device that is most of the memory.
+        options.enable_cpu_mem_arena = False
+        # Two sessions take turns; a pool that spins while it waits takes cores from the other one.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors share no base class below Exception
+            raise unreadable(path, "onnxruntime", error) from error
+        signature = check_signature(path, file, "")
+        check_tensors(path, "input", signature.inputs, {t.name: tuple(t.shape) for t in self._session.get_inputs()})
+        check_tensors(path, "output", signature.outputs, {t.name: tuple(t.shape) for t in self._session.get_outputs()})
+        self._outputs = list(signature.outputs)
+
+    def run(self, signature: str, inputs: Arrays) -> Arrays:
+        """See `Engine.run`; the only signature is the unnamed one."""
+        return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
+
+
+ENGINE = OnnxEngine

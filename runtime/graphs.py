@@ -1,0 +1,198 @@
+"""The two graphs of one artifact folder, behind calls that do not depend on the engine."""
+
+import re
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysam.runtime import engines
+from tinysam.runtime.errors import ArtifactError
+from tinysam.runtime.manifest import ENGINES, PRECISIONS, Manifest, ModelFile, Signature, read_manifest, verify_file
+from tinysam.runtime.prompts import ABSENT
+
+Floats = NDArray[np.float32]
+
+_BATCH = re.compile(r"decode_([1-9]\d{0,4})x([1-9]\d{0,3})")
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """P prompts in the model's frame, as the decoder takes them."""
+
+    coords: Floats
+    """(P, N, 2) x and y in pixels of the model's input."""
+    labels: Floats
+    """(P, N), see `tinysam.runtime.prompts`."""
+    mask_input: Floats | None = None
+    """(M, 1, 4 * grid, 4 * grid) logits, M is P or 1; None for no mask."""
+
+    def __len__(self) -> int:
+        return len(self.coords)
+
+
+class Graphs:
+    """Encoder and decoder of one model, each loaded when it is first used. May be shared between threads."""
+
+    def __init__(self, folder: Path | str, backend: str, precision: str, threads: int | None = None) -> None:
+        """Reads the manifest; loads nothing yet.
+
+        Raises:
+            ValueError: unknown backend or precision, or `threads` below 1.
+            FileNotFoundError: there are no artifacts in `folder`.
+            ArtifactError: the manifest is damaged or has no such files.
+        """
+        _check_choice("backend", backend, ENGINES)
+        _check_choice("precision", precision, PRECISIONS)
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads is {threads}, expected 1 or more")
+        self.folder, self.backend, self.precision = Path(folder), backend, precision
+        self.manifest: Manifest = read_manifest(folder)
+        self.threads = threads or engines.usable_cores()
+        self._files = {part: self.manifest.find(part, backend, precision) for part in ("encoder", "decoder")}
+        self._lock = threading.Lock()
+        self._loaded: dict[str, engines.Engine] = {}
+
+    @property
+    def low_res_side(self) -> int:
+        """Side of the decoder's masks."""
+        return 4 * self.manifest.grid
+
+    def encode(self, image: Floats) -> Floats:
+        """(1, 3, S, S) normalized image -> its embedding in the file's layout, to be handed to `decode` as it is."""
+        file = self._files["encoder"]
+        name, signature = _only_signature(self.folder, file)
+        if file.layout == "NHWC":
+            image = np.ascontiguousarray(image.transpose(0, 2, 3, 1))
+        _check_shape(self.folder, file, "image", signature.inputs, image.shape)
+        return self._engine("encoder").run(name, {"image": image})["image_embeddings"]
+
+    def embedding_nchw(self, embedding: Floats) -> Floats:
+        """The embedding that `encode` gave, as (1, 256, grid, grid)."""
+        return embedding.transpose(0, 3, 1, 2) if self._files["encoder"].layout == "NHWC" else embedding
+
+    def decode(self, embedding: Floats, prompts: Prompts) -> tuple[Floats, Floats]:
+        """Decodes P prompts: low-res mask logits (P, masks, 4 * grid, 4 * grid) and predicted IoU (P, masks)."""
+        if self._batches:
+            parts = [self._decode_fixed(embedding, chunk) for chunk in self._chunks(prompts)]
+            masks, iou = zip(*parts, strict=True)
+            return (masks[0], iou[0]) if len(parts) == 1 else (np.concatenate(masks), np.concatenate(iou))
+        return self._run_decoder("", embedding, prompts)
+
+    def release_encoder(self) -> None:
+        """Frees the encoder's memory; the next `encode` loads it again."""
+        with self._lock:
+            self._loaded.pop("encoder", None)
+
+    def release_decoder(self) -> None:
+        """Frees the decoder's memory; the next `decode` loads it again."""
+        with self._lock:
+            self._loaded.pop("decoder", None)
+
+    def _engine(self, part: str) -> engines.Engine:
+        with self._lock:
+            if part not in self._loaded:
+                file = self._files[part]
+                self._loaded[part] = engines.load(verify_file(self.folder, file), file, self.threads)
+            return self._loaded[part]
+
+    @cached_property
+    def _batches(self) -> list[tuple[int, int, str]]:
+        """Fixed (P, N, signature name) of the decoder, smallest first; empty if its axes are free."""
+        file = self._files["decoder"]
+        if "" in file.signatures:
+            return []
+        found = ((_BATCH.fullmatch(name), name) for name in file.signatures)
+        batches = sorted((int(match[1]), int(match[2]), name) for match, name in found if match)
+        if not batches:
+            raise ArtifactError(
+                f"{self.folder / file.path}: no signature decode_<P>x<N> in the manifest; export the model again"
+            )
+        return batches
+
+    def _chunks(self, prompts: Prompts) -> list[Prompts]:
+        """Cuts prompts into pieces that fit one signature each."""
+        points = prompts.coords.shape[1]
+        fitting = [size for size, slots, _ in self._batches if slots >= points]
+        if not fitting:
+            most = max(slots for _, slots, _ in self._batches)
+            raise ValueError(
+                f"{points} points in one prompt (box corners count as two), this {self.backend} decoder takes "
+                f"{most}: give fewer points, or use the onnx backend"
+            )
+        pieces, start = [], 0
+        while start < len(prompts):
+            left = len(prompts) - start
+            size = max((fit for fit in fitting if fit <= left), default=min(fitting))
+            pieces.append(_slice(prompts, start, min(start + size, len(prompts))))
+            start += size
+        return pieces
+
+    def _decode_fixed(self, embedding: Floats, prompts: Prompts) -> tuple[Floats, Floats]:
+        count, points = prompts.labels.shape
+        size, slots, name = next(b for b in self._batches if b[0] >= count and b[1] >= points)
+        masks, iou = self._run_decoder(name, embedding, _pad(prompts, size, slots))
+        return masks[:count], iou[:count]
+
+    def _run_decoder(self, name: str, embedding: Floats, prompts: Prompts) -> tuple[Floats, Floats]:
+        file, side = self._files["decoder"], self.low_res_side
+        mask = prompts.mask_input
+        has_mask = np.full(1 if mask is None else len(mask), 0 if mask is None else 1, np.float32)
+        mask = np.zeros((1, 1, side, side), np.float32) if mask is None else mask
+        if file.layout == "NHWC":
+            mask = mask.transpose(0, 2, 3, 1)
+        outputs = self._engine("decoder").run(
+            name,
+            {
+                "image_embeddings": embedding,
+                "point_coords": prompts.coords,
+                "point_labels": prompts.labels,
+                "mask_input": np.ascontiguousarray(mask),
+                "has_mask_input": has_mask,
+            },
+        )
+        masks = outputs["low_res_masks"]
+        return (masks.transpose(0, 3, 1, 2) if file.layout == "NHWC" else masks), outputs["iou_predictions"]
+
+
+def _slice(prompts: Prompts, start: int, stop: int) -> Prompts:
+    mask = prompts.mask_input
+    mask = mask if mask is None or len(mask) == 1 else mask[start:stop]
+    return Prompts(prompts.coords[start:stop], prompts.labels[start:stop], mask)
+
+
+def _pad(prompts: Prompts, size: int, slots: int) -> Prompts:
+    """Fills free slots with absent points and free prompts with copies of the last one: neither changes a result."""
+    count, points = prompts.labels.shape
+    repeat = np.minimum(np.arange(size), count - 1)
+    more = ((0, 0), (0, slots - points))
+    mask = prompts.mask_input
+    return Prompts(
+        np.ascontiguousarray(np.pad(prompts.coords, (*more, (0, 0)))[repeat]),
+        np.ascontiguousarray(np.pad(prompts.labels, more, constant_values=ABSENT)[repeat]),
+        mask if mask is None or len(mask) == 1 else mask[repeat],
+    )
+
+
+def _only_signature(folder: Path, file: ModelFile) -> tuple[str, Signature]:
+    if len(file.signatures) != 1:
+        raise ArtifactError(f"{folder / file.path}: {len(file.signatures)} signatures, expected one; export again")
+    return next(iter(file.signatures.items()))
+
+
+def _check_shape(folder: Path, file: ModelFile, name: str, specs: dict[str, Any], shape: tuple[int, ...]) -> None:
+    if name not in specs or specs[name].shape != shape:
+        found = specs[name].shape if name in specs else "missing"
+        raise ArtifactError(
+            f"{folder / file.path}: {name} is {found} in the manifest, its image_size and layout ask for {shape}; "
+            "export the model again"
+        )
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")

@@ -1,0 +1,46 @@
+"""From a photograph to the encoder's input, as SAM does it."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tinysam.runtime.errors import ImageError
+from tinysam.runtime.geometry import Frame
+from tinysam.runtime.manifest import Manifest
+
+FORMATS = ("RGB", "BGR")
+
+
+def to_pil(image: Any, image_format: str = "RGB") -> Image.Image:
+    """An RGB picture of a uint8 (height, width, 3) array in `image_format`, or of a PIL picture of any mode."""
+    if image_format not in FORMATS:
+        raise ValueError(f"image_format is {image_format!r}, expected one of {', '.join(FORMATS)}")
+    if isinstance(image, Image.Image):
+        if 0 in image.size:
+            raise ImageError(f"image is {image.width} wide and {image.height} high: expected at least one pixel")
+        return image if image.mode == "RGB" else image.convert("RGB")
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8:
+        raise ImageError(f"image has dtype {pixels.dtype}, expected uint8 in 0 to 255")
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ImageError(f"image has shape {pixels.shape}, expected (height, width, 3)")
+    return Image.fromarray(pixels if image_format == "RGB" else np.ascontiguousarray(pixels[..., ::-1]))
+
+
+def resize(image: Image.Image, frame: Frame) -> NDArray[np.uint8]:
+    """The picture inside the model's input: uint8 (new height, new width, 3), bilinear with antialiasing as in PIL."""
+    height, width = frame.input_size
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def normalize(pixels: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.float32]:
+    """uint8 (h, w, 3) RGB -> (1, 3, image_size, image_size): (pixel - mean) / std, then zeros right and below."""
+    height, width, _ = pixels.shape
+    out = np.zeros((1, 3, manifest.image_size, manifest.image_size), np.float32)
+    inside = out[0, :, :height, :width]
+    inside[...] = pixels.transpose(2, 0, 1)
+    inside -= np.array(manifest.mean, np.float32)[:, None, None]
+    inside /= np.array(manifest.std, np.float32)[:, None, None]
+    return out

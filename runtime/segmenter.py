@@ -1,0 +1,232 @@
+"""Segment an image by prompts: the costly step is `set_image`, the cheap one `predict`."""
+
+import copy
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tinysam.runtime import preprocess, prompts
+from tinysam.runtime.errors import OrderError, PromptError
+from tinysam.runtime.geometry import Frame
+from tinysam.runtime.graphs import Graphs, Prompts
+from tinysam.runtime.locate import find_artifacts
+from tinysam.runtime.manifest import Manifest
+
+Floats = NDArray[np.float32]
+
+
+class Prediction(NamedTuple):
+    """What `predict` returns; unpacks as SAM's three values. `predict_batch` puts an axis P in front of each."""
+
+    masks: NDArray[Any]
+    """(C, height, width) bool in the original frame; float32 logits with `return_logits`."""
+    iou_predictions: Floats
+    """(C,) the model's own estimate of each mask's IoU with the true one."""
+    low_res_masks: Floats
+    """(C, 4 * grid, 4 * grid) logits, to be handed back as `mask_input`."""
+
+
+class Segmenter:
+    """One model on one engine, with at most one image set.
+
+    An object holds the image between `set_image` and `predict`, so each thread needs its own: `clone()` gives another
+    one that shares the loaded model.
+    """
+
+    def __init__(
+        self,
+        model_dir: Path | str | None = None,
+        backend: str = "onnx",
+        precision: str = "int8",
+        threads: int | None = None,
+    ) -> None:
+        """Reads the model's manifest; the graphs are loaded when first needed.
+
+        Args:
+            model_dir: artifact folder; None searches for one, see `tinysam.runtime.locate`.
+            backend: `onnx` or `tflite`.
+            precision: `int8` or `fp32`.
+            threads: of the engine; None takes every core this process may use.
+
+        Raises:
+            ValueError: unknown backend or precision, or `threads` below 1.
+            FileNotFoundError: no artifacts there.
+            ArtifactError: damaged artifacts, or none for this backend and precision.
+        """
+        self.graphs = Graphs(find_artifacts(model_dir), backend, precision, threads)
+        """The loaded model, shared with clones."""
+        self.timing_ms: dict[str, float] = {}
+        """How long the stages of the last `set_image` took."""
+        self._frame: Frame | None = None
+        self._embedding: Floats | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the model's artifact folder says of itself."""
+        return self.graphs.manifest
+
+    def clone(self) -> "Segmenter":
+        """Another segmenter with the same loaded model and no image: one for each thread."""
+        other = copy.copy(self)
+        other.reset_image()
+        return other
+
+    def set_image(self, image: Any, image_format: str = "RGB") -> None:
+        """Runs the encoder on an image, to be segmented by any number of `predict` calls.
+
+        Args:
+            image: uint8 (height, width, 3), or a PIL picture of any mode (its EXIF orientation is not applied).
+            image_format: channel order of an array, `RGB` or `BGR`.
+
+        Raises:
+            ImageError: another dtype or shape.
+            EngineMissingError: the engine is not installed.
+            ArtifactError: a graph is missing, damaged or contradicts the manifest.
+        """
+        self.reset_image()
+        picture = preprocess.to_pil(image, image_format)
+        frame = Frame((picture.height, picture.width), self.manifest.image_size)
+        start = time.perf_counter()
+        pixels = preprocess.resize(picture, frame)
+        inputs = preprocess.normalize(pixels, self.manifest)
+        resized = time.perf_counter()
+        embedding = self.graphs.encode(inputs)
+        self.timing_ms = {"resize": 1e3 * (resized - start), "encoder": 1e3 * (time.perf_counter() - resized)}
+        self._frame, self._embedding = frame, embedding
+
+    def predict(
+        self,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask_input: ArrayLike | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+    ) -> Prediction:
+        """Masks of one object of the image, as SAM's `SamPredictor.predict`.
+
+        Args:
+            point_coords: (N, 2) x and y in pixels of the original image, None for no points.
+            point_labels: (N,) 1 for a point on the object, 0 for one off it.
+            box: (4,) x0, y0, x1, y1 in pixels of the original image. It is cut off at the image's border.
+            mask_input: (1, 4 * grid, 4 * grid) logits, from `low_res_masks` of an earlier call.
+            multimask_output: True: three masks for an ambiguous prompt. False: one; of a model without a
+                single-mask output it is the one of the three with the highest predicted IoU.
+            return_logits: True: float32 logits in place of bool masks.
+
+        Raises:
+            OrderError: `set_image` was not called.
+            PromptError: a prompt outside the image, empty, not finite, or of a wrong shape.
+        """
+        batch = self.predict_batch(
+            None if point_coords is None else np.asarray(point_coords)[None],
+            None if point_labels is None else np.asarray(point_labels)[None],
+            None if box is None else np.asarray(box).reshape(1, -1),
+            None if mask_input is None else np.asarray(mask_input)[None],
+            multimask_output,
+            return_logits,
+        )
+        return Prediction(*(part[0] for part in batch))
+
+    def predict_batch(
+        self,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        boxes: ArrayLike | None = None,
+        mask_input: ArrayLike | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+    ) -> Prediction:
+        """Masks of P objects at once.
+
+        Args:
+            point_coords: (P, N, 2) x and y in pixels of the original image.
+            point_labels: (P, N).
+            boxes: (P, 4).
+            mask_input: (P, 1, 4 * grid, 4 * grid), or (1, 1, ...) for all prompts.
+            multimask_output: see `predict`.
+            return_logits: see `predict`.
+
+        Returns:
+            `Prediction` with masks (P, C, height, width), iou_predictions (P, C), low_res_masks (P, C, ...).
+
+        Raises:
+            OrderError, PromptError: see `predict`.
+        """
+        frame = self.frame
+        low_res, iou = self.decode(
+            self.prompts(point_coords, point_labels, boxes, mask_input), multimask_output=multimask_output
+        )
+        upscale = frame.upscaler.logits if return_logits else frame.upscaler.masks
+        return Prediction(upscale(low_res), iou, low_res)
+
+    def prompts(
+        self,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        boxes: ArrayLike | None = None,
+        mask_input: ArrayLike | None = None,
+    ) -> Prompts:
+        """Checks prompts of the original frame and turns them into the decoder's; arguments as `predict_batch`."""
+        mask = None
+        if mask_input is not None:
+            mask = prompts.check_mask(mask_input, None, self.graphs.low_res_side)
+        if point_coords is None and boxes is None and mask is None:
+            raise PromptError("no prompt: give points, a box or a mask")
+        coords, labels = prompts.assemble(
+            self.frame, point_coords, point_labels, boxes, without_sparse=1 if mask is None else len(mask)
+        )
+        if mask is not None:
+            mask = prompts.check_mask(mask, len(coords), self.graphs.low_res_side)
+        return Prompts(coords, labels, mask)
+
+    def decode(self, prompts: Prompts, multimask_output: bool = True) -> tuple[Floats, Floats]:
+        """Low-res logits (P, C, 4 * grid, 4 * grid) and predicted IoU (P, C) of prompts in the model frame."""
+        masks, iou = self.graphs.decode(self.features, prompts)
+        return select_masks(self.manifest.mask_tokens, masks, iou, multimask_output)
+
+    @property
+    def frame(self) -> Frame:
+        """Geometry of the image; OrderError if there is none."""
+        if self._frame is None:
+            raise OrderError("no image is set: call set_image(image) first")
+        return self._frame
+
+    @property
+    def features(self) -> Floats:
+        """The embedding in the engine's own layout; OrderError if no image is set."""
+        if self._embedding is None:
+            raise OrderError("no image is set: call set_image(image) first")
+        return self._embedding
+
+    @property
+    def is_image_set(self) -> bool:
+        """Whether `predict` can be called."""
+        return self._embedding is not None
+
+    def get_image_embedding(self) -> Floats:
+        """The image's embedding, float32 (1, 256, grid, grid); OrderError if no image is set."""
+        return self.graphs.embedding_nchw(self.features)
+
+    def reset_image(self) -> None:
+        """Forgets the image."""
+        self._frame = self._embedding = None
+        self.timing_ms = {}
+
+
+def select_masks(tokens: tuple[int, ...], masks: Floats, iou: Floats, multimask_output: bool) -> tuple[Floats, Floats]:
+    """Keeps the masks that a caller asked for of (P, len(tokens), ...): the ambiguous three, or one."""
+    ambiguous = [index for index, token in enumerate(tokens) if token != 0]
+    if multimask_output or not ambiguous:
+        keep = ambiguous or [0]
+        if len(keep) == len(tokens):
+            return masks, iou
+        return masks[:, keep], iou[:, keep]
+    if 0 in tokens:
+        single = tokens.index(0)
+        return masks[:, single : single + 1], iou[:, single : single + 1]
+    best = iou.argmax(axis=1)[:, None]
+    return np.take_along_axis(masks, best[..., None, None], axis=1), np.take_along_axis(iou, best, axis=1)
