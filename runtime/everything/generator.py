@@ -1,0 +1,213 @@
+"""Finds the masks of everything in a photograph.
+
+For each crop of the photograph: encode it; ask the decoder for three masks at every point of a grid; keep those whose
+predicted IoU and stability are high enough; drop the duplicates. Then drop the duplicates between crops, and only what
+is left is brought to the photograph's size.
+
+Hierarchical mode asks in two passes: a grid a quarter as dense on each side first; the points of the full grid that
+fall into a sure region of a good mask of that pass are left out of the second (Shu et al. 2023, TinySAM,
+arXiv:2312.13789).
+"""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tinysam.runtime import preprocess
+from tinysam.runtime.everything import candidates as cand
+from tinysam.runtime.everything.candidates import Candidate
+from tinysam.runtime.everything.crops import Crop, crops
+from tinysam.runtime.everything.finish import finish
+from tinysam.runtime.everything.settings import EverythingSettings
+from tinysam.runtime.geometry import LOW_RES_STRIDE
+from tinysam.runtime.graphs import Prompts
+from tinysam.runtime.masks.nms import nms
+from tinysam.runtime.prompts import PADDING, POSITIVE
+from tinysam.runtime.results import MaskRecord
+from tinysam.runtime.segmenter import Segmenter
+
+Floats = NDArray[np.float32]
+Points = NDArray[np.float64]
+
+RELAX_STEPS = (0.1, 0.2, 0.4)
+"""If nothing passes, both thresholds are lowered by these amounts in turn, and at last dropped."""
+_RESERVES_PER_BATCH = 4
+"""Masks of each decoder call that are kept for the case that nothing passes."""
+
+
+@dataclass
+class Found:
+    """What one pass over the points of a crop has brought."""
+
+    good: list[Candidate] = field(default_factory=list)
+    reserve: list[Candidate] = field(default_factory=list)
+    """The best of those that did not pass."""
+    done: NDArray[np.bool_] | None = None
+    """Hierarchical mode: low-res pixels inside sure regions of good masks."""
+
+
+@dataclass(frozen=True)
+class Everything:
+    """The masks of a photograph, largest first."""
+
+    masks: list[MaskRecord]
+    notes: tuple[str, ...]
+    """What a user should know; not empty if thresholds had to be relaxed or nothing was found."""
+    timing_ms: dict[str, float]
+    points: int
+    """Prompts that were decoded."""
+
+
+def segment_everything(
+    segmenter: Segmenter, image: Any, settings: EverythingSettings | None = None, image_format: str = "RGB"
+) -> Everything:
+    """Segments everything in an image.
+
+    Args:
+        segmenter: its image is replaced.
+        image: as for `Segmenter.set_image`.
+        settings: None for those chosen for the model.
+        image_format: `RGB` or `BGR`, of an array.
+
+    Raises:
+        ImageError, ArtifactError, EngineMissingError: see `Segmenter.set_image`.
+    """
+    settings = settings or EverythingSettings.of_model(segmenter.manifest.everything)
+    return _Run(segmenter, settings).everything(preprocess.to_pil(image, image_format))
+
+
+class _Run:
+    """One photograph's way through the generator."""
+
+    def __init__(self, segmenter: Segmenter, settings: EverythingSettings) -> None:
+        self.segmenter, self.settings = segmenter, settings
+        self.batch = settings.points_per_batch or default_batch(segmenter.manifest.image_size)
+        self.timing_ms: dict[str, float] = {}
+        self.points = 0
+
+    def everything(self, picture: Image.Image) -> Everything:
+        size = (picture.height, picture.width)
+        regions = crops(size, self.settings.crop_n_layers, self.settings.crop_overlap_ratio)
+        found = [self._crop(picture, region) for region in regions]
+        good = [part.good for part in found]
+        notes: tuple[str, ...] = ()
+        if not any(good):
+            good, notes = _relaxed([part.reserve for part in found], self.settings)
+        kept = [(region, self._distinct(part, region, size)) for region, part in zip(regions, good, strict=True)]
+        start = time.perf_counter()
+        masks = finish(_between_crops(kept, self.settings), size, self.segmenter.manifest.image_size, self.settings)
+        self._add("masks", start)
+        return Everything(masks, notes, self.timing_ms, self.points)
+
+    def _crop(self, picture: Image.Image, region: Crop) -> Found:
+        """Encodes one crop and asks for masks at its points."""
+        whole = region.box == (0, 0, *picture.size)
+        self.segmenter.set_image(picture if whole else picture.crop(region.box))
+        for stage, duration in self.segmenter.timing_ms.items():
+            self.timing_ms[stage] = self.timing_ms.get(stage, 0.0) + duration
+        height, width = self.segmenter.frame.original_size
+        points = self.settings.grid(region.layer) * [width, height]
+        if not self.settings.hierarchical:
+            return self._pass(points)
+        coarse = self._pass(self.settings.coarse_grid(region.layer) * [width, height], mark_done=True)
+        fine = self._pass(points[~self._is_done(points, coarse.done)])
+        return Found(coarse.good + fine.good, coarse.reserve + fine.reserve)
+
+    def _is_done(self, points: Points, done: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+        """(n,) whether points of the crop fall into a sure region of the first pass."""
+        if done is None:
+            return np.zeros(len(points), np.bool_)
+        x, y = (self.segmenter.frame.to_model(points) / LOW_RES_STRIDE).astype(np.intp).T
+        is_done: NDArray[np.bool_] = done[np.minimum(y, len(done) - 1), np.minimum(x, len(done) - 1)]
+        return is_done
+
+    def _pass(self, points: Points, mark_done: bool = False) -> Found:
+        """Decodes points (n, 2) of the crop, batch by batch."""
+        found = Found()
+        coords = np.pad(self.segmenter.frame.to_model(points)[:, None], ((0, 0), (0, 1), (0, 0)))
+        for begin in range(0, len(points), self.batch):
+            chunk = slice(begin, begin + self.batch)
+            labels = np.tile(np.array([POSITIVE, PADDING], np.float32), (len(points[chunk]), 1))
+            start = time.perf_counter()
+            logits, iou = self.segmenter.decode(Prompts(coords[chunk], labels))
+            self._add("decoder", start)
+            start = time.perf_counter()
+            self._judge(logits, iou, points[chunk], found, mark_done)
+            self._add("filters", start)
+        self.points += len(points)
+        return found
+
+    def _judge(self, logits: Floats, iou: Floats, points: Points, found: Found, mark_done: bool) -> None:
+        """Sorts the masks (P, C, side, side) of one decoder call into good ones and a reserve."""
+        settings, frame = self.settings, self.segmenter.frame
+        height, width = frame.low_res_size
+        flat_iou = iou.ravel()
+        passed = np.flatnonzero(flat_iou > settings.pred_iou_thresh)
+        # Only masks that may pass are ever looked at; the rest of the array is not touched.
+        chosen = passed if len(passed) else np.argsort(-flat_iou)[:_RESERVES_PER_BATCH]
+        masks = logits[np.divmod(chosen, iou.shape[1])]
+        scores = cand.stability(masks[:, :height, :width], settings.stability_score_offset)
+        stable = scores >= settings.stability_score_thresh
+        good = stable if len(passed) else np.zeros(len(chosen), np.bool_)
+        rest = np.flatnonzero(~good) if not found.good else np.empty(0, np.intp)
+        rest = rest[np.argsort(-flat_iou[chosen[rest]] * scores[rest])[:_RESERVES_PER_BATCH]]
+        for keep, target in ((np.flatnonzero(good), found.good), (rest, found.reserve)):
+            origin = points[chosen[keep] // iou.shape[1]]
+            target += cand.make_candidates(frame, masks[keep], flat_iou[chosen[keep]], scores[keep], origin)
+        if mark_done:
+            sure = (masks[good] > settings.coarse_logit_thresh).any(axis=0)
+            found.done = sure if found.done is None else found.done | sure
+
+    def _distinct(self, good: list[Candidate], region: Crop, size: tuple[int, int]) -> list[Candidate]:
+        """Drops duplicates within one crop and masks that its edge cuts; boxes become the photograph's."""
+        start = time.perf_counter()
+        inside = [cand.moved(candidate, region.box) for candidate in good]
+        cut = cand.cut_by_crop(cand.boxes_of(inside), region.box, size)
+        inside = [candidate for candidate, is_cut in zip(inside, cut, strict=True) if not is_cut]
+        scores = np.array([candidate.predicted_iou for candidate in inside])
+        keep = nms(cand.boxes_of(inside), scores, self.settings.box_nms_thresh)
+        self._add("nms", start)
+        return [inside[index] for index in keep]
+
+    def _add(self, stage: str, start: float) -> None:
+        self.timing_ms[stage] = self.timing_ms.get(stage, 0.0) + 1e3 * (time.perf_counter() - start)
+
+
+def default_batch(image_size: int) -> int:
+    """Prompts per decoder call that measured fastest: see docs/runtime.md."""
+    return 32 if image_size <= 512 else 8
+
+
+def _relaxed(
+    reserves: list[list[Candidate]], settings: EverythingSettings
+) -> tuple[list[list[Candidate]], tuple[str, ...]]:
+    """The masks to show although none passed, and the note that says so."""
+    asked = f"predicted IoU {settings.pred_iou_thresh:.2f} and stability {settings.stability_score_thresh:.2f}"
+    for step in RELAX_STEPS:
+        iou, stable = settings.pred_iou_thresh - step, settings.stability_score_thresh - step
+        good = [
+            [one for one in reserve if one.predicted_iou > iou and one.stability_score >= stable]
+            for reserve in reserves
+        ]
+        if any(good):
+            return good, (f"no mask reached {asked}: lowered to {iou:.2f} and {stable:.2f}",)
+    if any(reserves):
+        return reserves, (f"no mask reached {asked}, nor anything near: showing the best there are",)
+    return reserves, ("the model found nothing in this image",)
+
+
+def _between_crops(
+    kept: list[tuple[Crop, list[Candidate]]], settings: EverythingSettings
+) -> list[tuple[Crop, Candidate]]:
+    """Drops duplicates between crops: of two, the one from the smaller crop stays."""
+    pairs = [(region, candidate) for region, candidates in kept for candidate in candidates]
+    if len(kept) == 1:
+        return pairs
+    areas = [(region.box[2] - region.box[0]) * (region.box[3] - region.box[1]) for region, _ in pairs]
+    boxes = cand.boxes_of([candidate for _, candidate in pairs])
+    keep = nms(boxes, 1 / np.array(areas, np.float64), settings.crop_nms_thresh)
+    return [pairs[index] for index in keep]

@@ -1,0 +1,85 @@
+"""Settings of segment-everything."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysam.runtime.manifest import EverythingThresholds
+
+COARSE_DIVISOR = 4
+"""The first pass of hierarchical mode has a grid this much coarser on each side."""
+
+
+@dataclass(frozen=True)
+class EverythingSettings:
+    """The arguments of SAM's automatic mask generator and of TinySAM's hierarchical one, under their names."""
+
+    points_per_side: int = 32
+    points_per_batch: int | None = None
+    """Prompts per call of the decoder; None takes what measured fastest for the model's size."""
+    pred_iou_thresh: float = 0.88
+    stability_score_thresh: float = 0.95
+    stability_score_offset: float = 1.0
+    box_nms_thresh: float = 0.7
+    """IoU of boxes above which the worse of two masks goes."""
+    crop_n_layers: int = 0
+    """Layer i looks at the photograph again in 2**i x 2**i overlapping crops."""
+    crop_nms_thresh: float = 0.7
+    crop_overlap_ratio: float = 512 / 1500
+    """Overlap of neighbouring crops of layer 1, as a part of the photograph's short side."""
+    crop_n_points_downscale_factor: int = 1
+    """Layer i has a grid this much coarser on each side, i times."""
+    point_grids: Sequence[NDArray[np.float64]] | None = None
+    """(n, 2) x and y in 0 to 1 for each layer, in place of regular grids."""
+    min_mask_region_area: float = 0
+    """Holes and islands with fewer pixels are removed; 0 leaves all."""
+    hierarchical: bool = True
+    """A coarse grid first, then only the points of the full grid that confident masks left open."""
+    coarse_logit_thresh: float = 8.5
+    """Hierarchical mode: pixels of a good mask above this logit need no second look."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.points_per_side <= 256:
+            raise ValueError(f"points_per_side is {self.points_per_side}, expected 1 to 256")
+        if self.points_per_batch is not None and self.points_per_batch < 1:
+            raise ValueError(f"points_per_batch is {self.points_per_batch}, expected 1 or more")
+        if not 0 <= self.crop_n_layers <= 4:
+            raise ValueError(f"crop_n_layers is {self.crop_n_layers}, expected 0 to 4")
+        if self.crop_n_points_downscale_factor < 1:
+            raise ValueError(
+                f"crop_n_points_downscale_factor is {self.crop_n_points_downscale_factor}, expected 1 or more"
+            )
+        if not 0 <= self.crop_overlap_ratio < 1:
+            raise ValueError(f"crop_overlap_ratio is {self.crop_overlap_ratio}, expected 0 up to but not including 1")
+        if self.point_grids is not None and len(self.point_grids) != self.crop_n_layers + 1:
+            raise ValueError(
+                f"{len(self.point_grids)} point_grids, expected one for each of {self.crop_n_layers + 1} layers"
+            )
+
+    @classmethod
+    def of_model(cls, thresholds: EverythingThresholds, **changes: object) -> "EverythingSettings":
+        """The settings chosen for a model, with changes."""
+        values: dict[str, object] = {**vars(thresholds), **changes}
+        return cls(**values)  # type: ignore[arg-type]
+
+    def grid(self, layer: int) -> NDArray[np.float64]:
+        """(n, 2) x and y in 0 to 1 of the points of a crop of that layer."""
+        if self.point_grids is not None:
+            return np.asarray(self.point_grids[layer], np.float64)
+        return point_grid(self._points_per_side(layer))
+
+    def coarse_grid(self, layer: int) -> NDArray[np.float64]:
+        """The grid of the first pass of hierarchical mode."""
+        return point_grid(max(1, self._points_per_side(layer) // COARSE_DIVISOR))
+
+    def _points_per_side(self, layer: int) -> int:
+        return max(1, int(self.points_per_side / self.crop_n_points_downscale_factor**layer))
+
+
+def point_grid(points_per_side: int) -> NDArray[np.float64]:
+    """(n * n, 2) x and y in 0 to 1, row by row: the centres of n x n equal cells."""
+    centres = (np.arange(points_per_side) + 0.5) / points_per_side
+    y, x = np.meshgrid(centres, centres, indexing="ij")
+    return np.stack([x.ravel(), y.ravel()], axis=1)

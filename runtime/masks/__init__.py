@@ -1,0 +1,1 @@
+"""What can be done with finished masks: run lengths, polygons, small regions, overlap."""
