@@ -2,14 +2,13 @@
 
 from tinysam.models.checkpoint import CheckpointError, load
 from tinysam.models.sam import MEAN, STD, Sam, normalize
-from tinysam.models.variants import VARIANTS, EverythingDefaults, Variant, build, get_variant
+from tinysam.models.variants import VARIANTS, Variant, build, get_variant
 
 __all__ = [
     "MEAN",
     "STD",
     "VARIANTS",
     "CheckpointError",
-    "EverythingDefaults",
     "Sam",
     "Variant",
     "build",

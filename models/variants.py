@@ -1,29 +1,11 @@
 """The registry of model variants: sizes, checkpoints, and the defaults that belong to a model rather than to code."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from tinysam.models.sam import Sam
 from tinysam.models.tinyvit import TinyViT, TinyViTSizes
 from tinysam.models.vit import ViT, ViTSizes
-
-
-@dataclass(frozen=True)
-class EverythingDefaults:
-    """Thresholds of segment-everything. They depend on how well a model predicts its own IoU."""
-
-    points_per_side: int = 32
-    """Side of the grid of point prompts."""
-    pred_iou_thresh: float = 0.88
-    """Masks with a lower predicted IoU are dropped."""
-    stability_score_thresh: float = 0.95
-    """Masks with a lower stability score are dropped."""
-    stability_score_offset: float = 1.0
-    """Distance in logits of the two thresholds whose masks the stability score compares."""
-    box_nms_thresh: float = 0.7
-    """Of masks whose boxes overlap by more than this IoU, only the best is kept."""
-    coarse_logit_thresh: float = 8.5
-    """Hierarchical mode: logits above this in a confident coarse mask mark what is done (TinySAM)."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +24,8 @@ class Variant:
     """File under `models/weights/` with the weights that come with the project."""
     decoder_mlp_dim: int = 2048
     """Hidden width of the token MLPs in the decoder's transformer."""
-    everything: EverythingDefaults = EverythingDefaults()
+    everything: Mapping[str, float] = field(default_factory=dict)
+    """Thresholds of segment-everything that differ from SAM's, chosen on real images (names as in the manifest)."""
 
 
 TINYVIT_5M = TinyViTSizes(dims=(64, 128, 160, 320))

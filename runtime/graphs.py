@@ -77,10 +77,11 @@ class Graphs:
 
     def decode(self, embedding: Floats, prompts: Prompts) -> tuple[Floats, Floats]:
         """Decodes P prompts: low-res mask logits (P, masks, 4 * grid, 4 * grid) and predicted IoU (P, masks)."""
+        if prompts.mask_input is not None and len(prompts.mask_input) > 1:
+            return _join([self.decode(embedding, _slice(prompts, i, i + 1)) for i in range(len(prompts))])
         if self._batches:
             parts = [self._decode_fixed(embedding, chunk) for chunk in self._chunks(prompts)]
-            masks, iou = zip(*parts, strict=True)
-            return (masks[0], iou[0]) if len(parts) == 1 else (np.concatenate(masks), np.concatenate(iou))
+            return _join(parts)
         return self._run_decoder("", embedding, prompts)
 
     def release_encoder(self) -> None:
@@ -141,7 +142,7 @@ class Graphs:
     def _run_decoder(self, name: str, embedding: Floats, prompts: Prompts) -> tuple[Floats, Floats]:
         file, side = self._files["decoder"], self.low_res_side
         mask = prompts.mask_input
-        has_mask = np.full(1 if mask is None else len(mask), 0 if mask is None else 1, np.float32)
+        has_mask = np.full(1, 0 if mask is None else 1, np.float32)
         mask = np.zeros((1, 1, side, side), np.float32) if mask is None else mask
         if file.layout == "NHWC":
             mask = mask.transpose(0, 2, 3, 1)
@@ -155,8 +156,12 @@ class Graphs:
                 "has_mask_input": has_mask,
             },
         )
-        masks = outputs["low_res_masks"]
-        return (masks.transpose(0, 3, 1, 2) if file.layout == "NHWC" else masks), outputs["iou_predictions"]
+        return outputs["low_res_masks"], outputs["iou_predictions"]
+
+
+def _join(parts: list[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+    masks, iou = zip(*parts, strict=True)
+    return (masks[0], iou[0]) if len(parts) == 1 else (np.concatenate(masks), np.concatenate(iou))
 
 
 def _slice(prompts: Prompts, start: int, stop: int) -> Prompts:
