@@ -1,0 +1,1 @@
+"""Training of the models: supervised, decoupled and full-stage distillation."""

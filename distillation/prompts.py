@@ -1,0 +1,57 @@
+"""First prompts: a jittered box, a click in the middle, or a click anywhere on the object."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from tinysam.models.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING, POSITIVE
+
+Rng = np.random.Generator
+Mask = NDArray[np.bool_]
+
+
+def extent(mask: Mask) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 of a mask that is not empty; x1 and y1 are one past the last pixel."""
+    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1
+
+
+def centre(mask: Mask) -> tuple[float, float]:
+    """x, y of the pixel farthest from the mask's boundary; the frame of the picture counts as boundary."""
+    x0, y0, x1, y1 = extent(mask)
+    distance = ndimage.distance_transform_edt(np.pad(mask[y0:y1, x0:x1], 1))
+    y, x = np.unravel_index(int(distance.argmax()), distance.shape)
+    return float(x) - 1 + x0, float(y) - 1 + y0
+
+
+def anywhere(mask: Mask, rng: Rng) -> tuple[float, float]:
+    """x, y of a pixel of the mask, all equally likely."""
+    flat = np.flatnonzero(mask)
+    y, x = divmod(int(flat[rng.integers(len(flat))]), mask.shape[1])
+    return float(x), float(y)
+
+
+def jittered_box(mask: Mask, jitter: float, rng: Rng) -> NDArray[np.float32]:
+    """(2, 2) corners of the mask's box, each side moved by a normal deviate of `jitter` times the box's size.
+
+    At most 20 pixels, as SAM was trained (arXiv:2304.02643, appendix A).
+    """
+    x0, y0, x1, y1 = extent(mask)
+    deviation = np.array([x1 - x0, y1 - y0]) * jitter
+    noise = (rng.standard_normal((2, 2)) * deviation).clip(-20, 20)
+    corners = np.array([[x0, y0], [x1, y1]]) + noise
+    corners = np.sort(corners, axis=0)
+    return corners.clip(0, [mask.shape[1], mask.shape[0]]).astype(np.float32)
+
+
+def first_prompt(mask: Mask, box: bool, rng: Rng) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """(2, 2) points and (2,) labels: a box, or a click and its padding point.
+
+    Half of the boxes are exact and half jittered; half of the clicks are in the middle and half anywhere.
+    """
+    easy = rng.uniform() < 0.5
+    if box:
+        corners = jittered_box(mask, 0.0 if easy else 0.1, rng)
+        return corners, np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT])
+    click = centre(mask) if easy else anywhere(mask, rng)
+    return np.array([click, (0, 0)], np.float32), np.array([POSITIVE, PADDING])

@@ -1,0 +1,74 @@
+"""Several rounds of prompting within one step: predict, click where it is wrong, predict again."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tinysam.distillation.hard_prompts import draw_true, next_click
+from tinysam.distillation.recipe import Recipe
+from tinysam.distillation.samples import Batch
+from tinysam.models.mask_decoder import Decoded
+from tinysam.models.prompt_encoder import POSITIVE
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the decoder is asked in one round."""
+
+    coords: Tensor
+    """(P, N, 2) x and y in pixels of the input."""
+    labels: Tensor
+    """(P, N)."""
+    mask_input: Tensor | None
+    """(P, 1, 4 grid, 4 grid) logits of the round before."""
+    single: Tensor
+    """(P,) bool: whether the prompt is unambiguous (a box, or more than one click)."""
+
+
+def round_count(recipe: Recipe, step: int) -> int:
+    """Further rounds of this step: geometric with mean `rounds`, at most `max_rounds`; the same in all processes."""
+    if recipe.rounds <= 0:
+        return 0
+    rng = np.random.default_rng([recipe.seed, step, 1])
+    return min(int(rng.geometric(1 / (1 + recipe.rounds))) - 1, recipe.max_rounds)
+
+
+def chosen_logits(decoded: Decoded, single: Tensor) -> Tensor:
+    """(P, 1, h, w): mask 0 of unambiguous prompts, else the mask of 1 to 3 with the best predicted IoU."""
+    best = torch.where(single, 0, 1 + decoded.iou[:, 1:].argmax(1))
+    return decoded.low_res_masks[torch.arange(len(best), device=best.device), best][:, None]
+
+
+def further(prompt: Prompt, decoded: Decoded, batch: Batch, pick: Tensor, hard: bool) -> Prompt:
+    """The next round's prompt: one more click, and the chosen mask as mask prompt."""
+    with torch.no_grad():
+        logits = chosen_logits(decoded, prompt.single).float()
+        if hard:
+            shape = batch.masks.shape[-2:]
+            predicted = F.interpolate(logits, shape, mode="bilinear", align_corners=False).squeeze(1) > 0
+            click, label = next_click(predicted, batch.masks, pick)
+        else:
+            click = draw_true(batch.masks, pick)[:, None].float()
+            label = torch.full_like(prompt.labels[:, :1], POSITIVE)
+    return Prompt(
+        torch.cat([prompt.coords, click], 1),
+        torch.cat([prompt.labels, label], 1),
+        logits.clamp(-32, 32),
+        torch.ones_like(prompt.single),
+    )
+
+
+def rounds(
+    decode: Callable[[Prompt], Decoded], batch: Batch, count: int, hard: bool
+) -> Iterator[tuple[Prompt, Decoded]]:
+    """First prompt and `count` further ones, each with the decoder's answer."""
+    prompt = Prompt(batch.coords, batch.labels, None, batch.labels[:, 0] > POSITIVE)
+    for i in range(count + 1):
+        decoded = decode(prompt)
+        yield prompt, decoded
+        if i < count:
+            prompt = further(prompt, decoded, batch, batch.picks[:, i], hard)

@@ -1,0 +1,60 @@
+"""Supervised training on masks: what each of the decoder's outputs is asked to be.
+
+For every mask k of a prompt, with logits read at random points (`points`):
+
+    L_k = 2 cross_entropy_k + dice_k
+
+Mask 0 (unambiguous) has weight 1 on boxes and on several clicks, and FIRST_CLICK on a single click. Of masks 1 to 3
+(ambiguous) the best one counts, plus a share of their mean that keeps the other two alive (Li et al. 2018, in SAM:
+arXiv:2304.02643, appendix A); on unambiguous prompts all three should be right, so the mean's share is larger.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tinysam.distillation.losses.cross_entropy import cross_entropy
+from tinysam.distillation.losses.dice import dice
+from tinysam.distillation.losses.predicted_iou import iou_at, predicted_iou
+from tinysam.distillation.points import logits_at
+from tinysam.distillation.samples import Batch
+from tinysam.models.mask_decoder import Decoded
+
+FIRST_CLICK = 0.25
+"""Weight of mask 0 on a single click, where it can only average what the click may mean."""
+MEAN_AMBIGUOUS, MEAN_SINGLE = 0.1, 0.5
+"""Share of the mean over masks 1 to 3."""
+IOU_WEIGHT = 1.0
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """The loss, and what to log about it."""
+
+    loss: Tensor
+    """Scalar."""
+    iou: Tensor
+    """(P, 4) IoU of the masks at the points."""
+
+
+def supervised(decoded: Decoded, batch: Batch, single: Tensor, weight: Tensor | None = None) -> Supervised:
+    """The loss of one round.
+
+    Args:
+        decoded: the decoder's answer to P prompts.
+        batch: with the truth at the points.
+        single: (P,) bool, whether the prompt is unambiguous.
+        weight: (P,) weights of the mask losses, from hard mask weighting.
+    """
+    logits = logits_at(decoded.low_res_masks.float(), batch.points)
+    per_mask = 2 * cross_entropy(logits, batch.truth) + dice(logits, batch.truth, batch.area)
+    first = per_mask[:, 0] * torch.where(single, 1.0, FIRST_CLICK)
+    share = torch.where(single, MEAN_SINGLE, MEAN_AMBIGUOUS)
+    three = (1 - share) * per_mask[:, 1:].amin(1) + share * per_mask[:, 1:].mean(1)
+    masks = first + three
+    iou = iou_at(logits.detach(), batch.truth, batch.area)
+    if weight is not None:
+        masks = masks * weight
+    loss = masks.mean() + IOU_WEIGHT * predicted_iou(decoded.iou.float(), iou).sum(1).mean()
+    return Supervised(loss, iou)
