@@ -1,0 +1,191 @@
+"""The image encoder as an edge graph: the same mathematics as `tinysam.models.tinyvit` in operations that run well.
+
+What changes against the plain model, none of which changes the result:
+
+1. Batch norm is folded into the convolution before it.
+2. The affine part of a layer norm is folded into the linear layer after it.
+3. The fused q/k/v weight, interleaved per head, becomes three; the attention scale is folded into q.
+4. The attention bias is gathered from its table once.
+5. Windows are cut with tensors of at most four axes, which converters handle reliably.
+6. Every linear layer sees a 2-D tensor, so that it becomes one Gemm or FullyConnected with its bias.
+7. Tokens stay channel-last between blocks; only the depthwise convolutions see NCHW.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tinysam.models.layers import ConvNorm, LayerNorm2d
+from tinysam.models.tinyvit import MBConv, PatchEmbed, PatchMerging, TinyViT, TinyViTBlock, WindowAttention
+
+
+def fold_norm(layer: ConvNorm) -> nn.Conv2d:
+    """One convolution equal to the convolution and batch norm of `layer`."""
+    return nn.utils.fuse_conv_bn_eval(layer.c, layer.bn)
+
+
+def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A linear layer with these parameters."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    layer.weight = nn.Parameter(weight.detach().clone())
+    layer.bias = nn.Parameter(bias.detach().clone())
+    return layer
+
+
+def fold_affine(norm: nn.LayerNorm, weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A linear layer that takes the normalized input before `norm`'s scale and shift."""
+    return linear(weight * norm.weight, bias + weight @ norm.bias)
+
+
+class Normalize(nn.Module):
+    """Layer normalization over the last axis without scale and shift."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.shape, self.eps = norm.normalized_shape, norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.shape, eps=self.eps)
+
+
+class EdgeMBConv(nn.Module):
+    """`MBConv` with folded norms."""
+
+    def __init__(self, block: MBConv) -> None:
+        super().__init__()
+        self.expand, self.depthwise, self.project = (fold_norm(c) for c in (block.conv1, block.conv2, block.conv3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.gelu(self.depthwise(F.gelu(self.expand(x))))
+        return F.gelu(x + self.project(y))
+
+
+class EdgeMerging(nn.Module):
+    """`PatchMerging` with folded norms."""
+
+    def __init__(self, merging: PatchMerging) -> None:
+        super().__init__()
+        self.expand, self.depthwise, self.project = (
+            fold_norm(c) for c in (merging.conv1, merging.conv2, merging.conv3)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(F.gelu(self.depthwise(F.gelu(self.expand(x)))))
+
+
+class EdgeAttention(nn.Module):
+    """`WindowAttention` on (windows * cells, dim) rows, norm included."""
+
+    def __init__(self, attention: WindowAttention) -> None:
+        super().__init__()
+        self.heads, self.cells = attention.heads, attention.window**2
+        dim = attention.proj.in_features
+        self.head_dim = dim // self.heads
+        self.norm = Normalize(attention.norm)
+        weight = attention.qkv.weight.view(self.heads, 3, self.head_dim, dim)
+        bias = attention.qkv.bias.view(self.heads, 3, self.head_dim)
+        scales = (self.head_dim**-0.5, 1.0, 1.0)
+        self.q, self.k, self.v = (
+            fold_affine(attention.norm, weight[:, i].reshape(dim, dim) * s, bias[:, i].reshape(dim) * s)
+            for i, s in enumerate(scales)
+        )
+        self.proj = linear(attention.proj.weight, attention.proj.bias)
+        bias_table = attention.attention_biases[:, attention.bias_indexes]
+        self.bias: Tensor
+        self.register_buffer("bias", bias_table.detach()[None].clone())
+
+    def split(self, x: Tensor) -> Tensor:
+        """(windows * cells, dim) -> (windows, heads, cells, head_dim)."""
+        return x.reshape(-1, self.cells, self.heads, self.head_dim).transpose(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        scores = self.split(self.q(x)) @ self.split(self.k(x)).transpose(2, 3) + self.bias
+        y = scores.softmax(-1) @ self.split(self.v(x))
+        return self.proj(y.transpose(1, 2).reshape(-1, self.heads * self.head_dim))
+
+
+class EdgeBlock(nn.Module):
+    """`TinyViTBlock` on a (1, H, W, C) map."""
+
+    def __init__(self, block: TinyViTBlock, side: int) -> None:
+        super().__init__()
+        self.side, self.window = side, block.attn.window
+        self.windows = -(-side // self.window)
+        self.attention = EdgeAttention(block.attn)
+        self.local_conv = fold_norm(block.local_conv)
+        self.norm = Normalize(block.mlp.norm)
+        self.fc1 = fold_affine(block.mlp.norm, block.mlp.fc1.weight, block.mlp.fc1.bias)
+        self.fc2 = linear(block.mlp.fc2.weight, block.mlp.fc2.bias)
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Attention inside windows; rows of windows and rows of cells are cut with 4-D tensors."""
+        n, ws, c = self.windows, self.window, x.shape[3]
+        padding = n * ws - self.side
+        if padding:
+            x = F.pad(x, (0, 0, 0, padding, 0, padding))
+        x = x.reshape(n, ws, n, ws * c).transpose(1, 2).reshape(n * n * ws * ws, c)
+        x = self.attention(x)
+        x = x.reshape(n, n, ws, ws * c).transpose(1, 2).reshape(1, n * ws, n * ws, c)
+        return x[:, : self.side, : self.side] if padding else x
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attend(x)
+        x = self.local_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        rows = x.reshape(-1, x.shape[3])
+        rows = rows + self.fc2(F.gelu(self.fc1(self.norm(rows))))
+        return rows.reshape(x.shape)
+
+
+class ChannelNorm(nn.Module):
+    """`LayerNorm2d` as a layer norm over the last axis: (B, C, H, W) -> (B, H, W, C)."""
+
+    def __init__(self, norm: LayerNorm2d) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(norm.weight.shape[0], eps=norm.eps)
+        self.norm.weight, self.norm.bias = norm.weight, norm.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.permute(0, 2, 3, 1))
+
+
+def edge_patch_embed(embed: PatchEmbed) -> nn.Sequential:
+    """The first two convolutions with folded norms."""
+    first, activation, second = embed.seq
+    return nn.Sequential(fold_norm(first), activation, fold_norm(second))
+
+
+class EncoderGraph(nn.Module):
+    """The whole encoder for one input size.
+
+    (1, 3, S, S) -> (1, embed_dim, S/16, S/16), or (1, S/16, S/16, embed_dim) with `channels_last`.
+    """
+
+    def __init__(self, encoder: TinyViT, image_size: int, channels_last: bool) -> None:
+        super().__init__()
+        self.channels_last = channels_last
+        self.patch_embed = edge_patch_embed(encoder.patch_embed)
+        convolutions, *stages = encoder.layers
+        self.convolutions = nn.Sequential(*(EdgeMBConv(block) for block in convolutions.blocks))
+        self.mergings = nn.ModuleList(EdgeMerging(s.downsample) for s in (convolutions, *stages[:-1]))
+        sides = (image_size // 8, image_size // 16, image_size // 16)
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(EdgeBlock(block, side) for block in stage.blocks))
+            for stage, side in zip(stages, sides, strict=True)
+        )
+        reduce, norm1, smooth, norm2 = encoder.neck
+        self.reduce, self.norm1, self.smooth, self.norm2 = reduce, ChannelNorm(norm1), smooth, ChannelNorm(norm2)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.convolutions(self.patch_embed(image))
+        for merging, stage in zip(self.mergings, self.stages, strict=True):
+            x = stage(merging(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        x = self.norm1(self.reduce(x)).permute(0, 3, 1, 2)
+        x = self.norm2(self.smooth(x))
+        return x if self.channels_last else x.permute(0, 3, 1, 2)
+
+
+@torch.no_grad()
+def encoder_graph(encoder: TinyViT, image_size: int, channels_last: bool = False) -> EncoderGraph:
+    """The edge graph of `encoder` for square inputs of `image_size` pixels, in evaluation mode."""
+    return EncoderGraph(encoder.eval(), image_size, channels_last).eval()

@@ -1,0 +1,5 @@
+"""INT8."""
+
+
+def write_int8(*a):
+    return []

@@ -1,0 +1,134 @@
+"""The export from checkpoint to published artifact folder.
+
+Float files are written and checked first, INT8 files are made from them, and the folder is moved into place last.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tinysam.calibration.feeds import image_feeds
+from tinysam.calibration.images import ImageSet, load_image_set
+from tinysam.export import float_files, int8_files
+from tinysam.export.parity import check_file
+from tinysam.export.progress import Progress
+from tinysam.export.publish import publish, workspace
+from tinysam.export.reference import Reference, ReferenceCase
+from tinysam.export.settings import ExportSettings, fingerprint, tool_versions
+from tinysam.export.tensors import model_file
+from tinysam.models.checkpoint import file_sha256, load, weights_path
+from tinysam.models.sam import MEAN, STD, STRIDE, Sam
+from tinysam.runtime.engines import usable_cores
+from tinysam.runtime.errors import ArtifactError
+from tinysam.runtime.manifest import (
+    EverythingThresholds,
+    Manifest,
+    ModelFile,
+    read_manifest,
+    verify_file,
+    write_manifest,
+)
+
+PARITY_IMAGES = 2
+"""Photographs on which every float file is compared with PyTorch."""
+
+
+def empty_manifest(settings: ExportSettings, source: dict[str, Any]) -> Manifest:
+    """The manifest without files: preprocessing, thresholds, origin."""
+    return Manifest(
+        variant=settings.variant.name,
+        image_size=settings.image_size,
+        grid=settings.image_size // STRIDE,
+        mean=MEAN,
+        std=STD,
+        mask_tokens=settings.mask_tokens,
+        files=(),
+        everything=EverythingThresholds(**settings.variant.everything),  # type: ignore[arg-type]
+        source=source,
+        tools=tool_versions(),
+    )
+
+
+def up_to_date(folder: Path, key: str) -> bool:
+    """Whether `folder` holds, undamaged, what an export with this fingerprint would write."""
+    try:
+        manifest = read_manifest(folder)
+        for file in manifest.files:
+            verify_file(folder, file)
+    except (OSError, ArtifactError):
+        return False
+    return manifest.source.get("fingerprint") == key
+
+
+def write_float(
+    sam: Sam, settings: ExportSettings, cases: list[ReferenceCase], folder: Path, engine: str, progress: Progress
+) -> list[ModelFile]:
+    """Writes and checks encoder and decoder for one engine."""
+    files = []
+    for part in ("encoder", "decoder"):
+        path = folder / f"{part}.fp32.{engine}"
+        with progress.step(f"{part} {engine} fp32") as details:
+            if part == "encoder":
+                write = float_files.write_encoder_onnx if engine == "onnx" else float_files.write_encoder_tflite
+                write(sam, cases[0], path)
+                checks = float_files.encoder_cases(engine, cases)
+            else:
+                write_decoder = float_files.write_decoder_onnx if engine == "onnx" else float_files.write_decoder_tflite
+                write_decoder(sam, settings.mask_tokens, cases[0], path)
+                checks = float_files.decoder_cases(engine, cases)
+            file = model_file(folder, part, "fp32", engine, settings.image_size, len(settings.mask_tokens))
+            parity = check_file(folder, file, checks, usable_cores())
+            details.append(f"({file.size_bytes / 1e6:.1f} MB, relative error {parity['relative_error']:.1e})")
+        files.append(replace(file, parity=parity))
+    return files
+
+
+def export(settings: ExportSettings) -> bool:
+    """Exports, unless the folder is up to date already; True if something was written.
+
+    Raises:
+        ExportError: the output cannot be written, or a conversion failed.
+        ParityError: a file does not compute what PyTorch computes.
+        CheckpointError: the checkpoint cannot be used.
+        CalibrationError: the images or the graph cannot be used.
+    """
+    checkpoint = weights_path(settings.variant, settings.checkpoint)
+    sam = load(settings.variant, settings.checkpoint, settings.image_size)
+    images = load_image_set(settings.calib, settings.calib_count, settings.seed, settings.image_size)
+    checkpoint_sha256 = file_sha256(checkpoint)
+    key = fingerprint(settings, checkpoint_sha256, images.sha256)
+    if up_to_date(settings.folder, key):
+        return False
+    source = {"checkpoint": checkpoint.name, "sha256": checkpoint_sha256, "fingerprint": key}
+    with workspace(settings.folder) as folder:
+        manifest = write_files(sam, settings, images, empty_manifest(settings, source), folder)
+        write_manifest(manifest, folder)
+        publish(folder, settings.folder)
+    return True
+
+
+def write_files(sam: Sam, settings: ExportSettings, images: ImageSet, manifest: Manifest, folder: Path) -> Manifest:
+    """Writes every file that was asked for; float files that only served as a source are removed."""
+    int8 = "int8" in settings.precisions
+    progress = Progress(1 + len(settings.formats) * (5 if int8 else 2))
+    reference = Reference(sam, settings.mask_tokens)
+    with progress.step("reference: PyTorch on photographs") as details:
+        feeds = list(image_feeds(images.images[:PARITY_IMAGES], manifest))
+        cases = [reference.case(feed, seed) for seed, feed in enumerate(feeds)]
+        skipped = "".join(f", {count} {reason}" for reason, count in images.skipped.items())
+        details.append(f"({len(images.images)} calibration images from {images.source}{skipped})")
+    files: list[ModelFile] = []
+    for engine in settings.formats:
+        floats = write_float(sam, settings, cases, folder, engine, progress)
+        quantized: list[ModelFile] = []
+        if int8:
+            quantized = int8_files.write_int8(
+                settings, images, replace(manifest, files=tuple(floats)), folder, progress
+            )
+        if "fp32" in settings.precisions:
+            files += floats
+        else:
+            for file in floats:
+                (folder / file.path).unlink()
+        files += quantized
+    return replace(manifest, files=tuple(files))

@@ -1,0 +1,111 @@
+"""Names, shapes and layouts of the exported graphs' tensors: the one place where `docs/artifacts.md` is code."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tinysam.calibration.feeds import Feed
+from tinysam.runtime.manifest import ModelFile, Signature, TensorSpec, sha256_file
+
+Floats = npt.NDArray[np.float32]
+
+EMBED_DIM = 256
+ENCODER_OUTPUTS = ("image_embeddings",)
+DECODER_OUTPUTS = ("low_res_masks", "iou_predictions")
+ENCODE = "encode"
+"""Name of the encoder's signature in TFLite files."""
+TFLITE_PROMPTS = ((1, 2), (1, 8), (16, 2))
+"""Prompts and points of the TFLite decoder's signatures: a click or a box; several clicks; a batch of a grid."""
+LAYOUTS = {"onnx": "NCHW", "tflite": "NHWC"}
+
+
+def decode_name(prompts: int, points: int) -> str:
+    """Name of a TFLite decoder signature."""
+    return f"decode_{prompts}x{points}"
+
+
+def channels_last(tensor: Floats) -> Floats:
+    """(B, C, H, W) -> (B, H, W, C), contiguous."""
+    return np.ascontiguousarray(tensor.transpose(0, 2, 3, 1))
+
+
+def encoder_signature(engine: str, image_size: int) -> dict[str, Signature]:
+    """The encoder's tensors by signature name."""
+    size, grid = image_size, image_size // 16
+    if engine == "onnx":
+        image, embedding = (1, 3, size, size), (1, EMBED_DIM, grid, grid)
+    else:
+        image, embedding = (1, size, size, 3), (1, grid, grid, EMBED_DIM)
+    signature = Signature({"image": TensorSpec(image)}, {"image_embeddings": TensorSpec(embedding)})
+    return {"" if engine == "onnx" else ENCODE: signature}
+
+
+def decoder_signature(engine: str, image_size: int, masks: int, prompts: int | str, points: int | str) -> Signature:
+    """The decoder's tensors for `prompts` prompts of `points` points."""
+    grid = image_size // 16
+    side = 4 * grid
+    nchw = engine == "onnx"
+    return Signature(
+        {
+            "image_embeddings": TensorSpec((1, EMBED_DIM, grid, grid) if nchw else (1, grid, grid, EMBED_DIM)),
+            "point_coords": TensorSpec((prompts, points, 2)),
+            "point_labels": TensorSpec((prompts, points)),
+            "mask_input": TensorSpec((1, 1, side, side) if nchw else (1, side, side, 1)),
+            "has_mask_input": TensorSpec((1,)),
+        },
+        {
+            "low_res_masks": TensorSpec((prompts, masks, side, side)),
+            "iou_predictions": TensorSpec((prompts, masks)),
+        },
+    )
+
+
+def decoder_signatures(engine: str, image_size: int, masks: int) -> dict[str, Signature]:
+    """All of the decoder's signatures by name."""
+    if engine == "onnx":
+        return {"": decoder_signature(engine, image_size, masks, "prompts", "points")}
+    return {decode_name(p, n): decoder_signature(engine, image_size, masks, p, n) for p, n in TFLITE_PROMPTS}
+
+
+def encoder_inputs(engine: str, image: Floats) -> dict[str, Floats]:
+    """Encoder inputs in the engine's layout, from an NCHW image."""
+    return {"image": image if engine == "onnx" else channels_last(image)}
+
+
+def decoder_inputs(engine: str, embedding: Floats, prompts: Feed) -> dict[str, Floats]:
+    """Decoder inputs in the engine's layout, from an NCHW embedding and mask."""
+    if engine == "onnx":
+        return {"image_embeddings": embedding, **prompts}
+    mask = channels_last(prompts["mask_input"])
+    return {"image_embeddings": channels_last(embedding), **prompts, "mask_input": mask}
+
+
+def fill_slots(prompts: Feed, count: int, slots: int) -> Feed:
+    """Pads prompts to a fixed signature: absent points (label -2) and copies of the last prompt."""
+    coords, labels = prompts["point_coords"], prompts["point_labels"]
+    missing = slots - labels.shape[1]
+    rows = np.minimum(np.arange(count), len(labels) - 1)
+    return {
+        **prompts,
+        "point_coords": np.pad(coords, ((0, 0), (0, missing), (0, 0)))[rows],
+        "point_labels": np.pad(labels, ((0, 0), (0, missing)), constant_values=-2)[rows],
+    }
+
+
+def model_file(folder: Path, part: str, precision: str, engine: str, image_size: int, masks: int) -> ModelFile:
+    """The manifest's entry for a file that has been written to `folder`."""
+    path = folder / f"{part}.{precision}.{engine}"
+    signatures = (
+        encoder_signature(engine, image_size) if part == "encoder" else decoder_signatures(engine, image_size, masks)
+    )
+    return ModelFile(
+        path=path.name,
+        part=part,
+        precision=precision,
+        engine=engine,
+        sha256=sha256_file(path),
+        size_bytes=path.stat().st_size,
+        layout=LAYOUTS[engine],
+        signatures=signatures,
+    )

@@ -1,0 +1,135 @@
+"""ONNX to TFLite with named signatures, through onnx2tf.
+
+onnx2tf builds a Keras model and then writes two TFLite files by way of two saved models each. Half of its time goes
+there, and the result has no signature. Only the Keras model is taken from it; the signatures of one file, which share
+their weights, are converted together here.
+"""
+
+import contextlib
+import io
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tinysam.export.errors import ExportError
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TFLiteSignature:
+    """One callable of a TFLite file, made from one ONNX file of fixed shapes."""
+
+    name: str
+    onnx: Path
+    inputs: Mapping[str, Array]
+    """Example inputs with the ONNX file's shapes; onnx2tf compares operations on them."""
+    outputs: tuple[str, ...]
+    image_like: tuple[str, ...] = ()
+    """Inputs that are NCHW in the ONNX file and become NHWC; all others keep their shape."""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps TensorFlow's and onnx2tf's log off the terminal; what was said is shown if the conversion fails."""
+    said = io.StringIO()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            with contextlib.redirect_stdout(said):
+                yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def keras_model(signature: TFLiteSignature, folder: Path) -> Any:
+    """The Keras model that onnx2tf makes of the signature's ONNX file."""
+    import onnx2tf
+    from onnx2tf import onnx2tf as converter
+
+    paths = []
+    for name, value in signature.inputs.items():
+        path = folder / f"{signature.name}-{name}.npy"
+        np.save(path, value.transpose(0, 2, 3, 1) if name in signature.image_like else value)
+        paths.append([name, str(path)])
+    examples = [np.load(path) for name, path in paths if name in signature.image_like]
+    # For a graph whose inputs are all images onnx2tf fetches photographs from the network; it gets ours.
+    converter.download_test_image_data = lambda: examples[0]
+    return onnx2tf.convert(
+        input_onnx_file_path=str(signature.onnx),
+        output_folder_path=str(folder),
+        custom_input_op_name_np_data_path=paths,
+        keep_shape_absolutely_input_names=[n for n in signature.inputs if n not in signature.image_like],
+        not_use_onnxsim=True,
+        disable_strict_mode=True,
+        disable_model_save=True,
+        non_verbose=True,
+    )
+
+
+def callable_of(model: Any, signature: TFLiteSignature) -> Any:
+    """A TensorFlow function with the signature's input and output names and no variables."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    specs = [tf.TensorSpec(t.shape, t.dtype, name=t.name.split(":")[0]) for t in model.inputs]  # ONNX names
+
+    @tf.function(input_signature=specs)  # type: ignore[untyped-decorator]
+    def frozen(*inputs: Any) -> Any:
+        return model(list(inputs))  # a list in the order of the ONNX outputs, or one tensor
+
+    function = convert_variables_to_constants_v2(frozen.get_concrete_function())
+    by_name = {spec.name: spec for spec in specs}
+    missing = set(signature.inputs) - set(by_name)
+    if missing:
+        raise ExportError(f"{signature.name}: the converter lost the inputs {', '.join(sorted(missing))}")
+    order = [spec.name for spec in specs]
+
+    @tf.function(input_signature=[by_name[name] for name in signature.inputs])  # type: ignore[untyped-decorator]
+    def call(*inputs: Any) -> dict[str, Any]:
+        given = dict(zip(signature.inputs, inputs, strict=True))
+        results = function(*(given[name] for name in order))
+        return dict(zip(signature.outputs, results, strict=True))
+
+    return call
+
+
+def to_tflite(signatures: list[TFLiteSignature], path: Path) -> None:
+    """Converts every signature and writes one file; equal weights are stored once.
+
+    Raises:
+        ExportError: the converter failed, or the file would need Flex operations, which LiteRT does not have.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with quiet(), tempfile.TemporaryDirectory() as name:
+            content = convert(signatures, Path(name))
+    except Exception as error:  # the converters raise whatever happens to go wrong inside them
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ExportError(f"{path.name}: conversion to TFLite failed: {reason[-1]}") from error
+    path.write_bytes(content)
+
+
+def convert(signatures: list[TFLiteSignature], folder: Path) -> bytes:
+    """The flatbuffer; builtin operations only, so a Flex operation is an error here."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    calls = {}
+    for signature in signatures:
+        calls[signature.name] = callable_of(keras_model(signature, folder), signature)
+        setattr(module, signature.name, calls[signature.name])
+    saved = folder / "saved"
+    tf.saved_model.save(module, str(saved), signatures=calls)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=list(calls))
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    content: bytes = converter.convert()
+    return content
