@@ -23,3 +23,7 @@ class OrderError(RuntimeError):
 
 class EngineMissingError(ImportError):
     """The chosen engine is not installed."""
+
+
+class OutputError(TinySamError):
+    """A result cannot be written."""

@@ -36,6 +36,13 @@ def installed(engine: str) -> bool:
     return find_spec(PACKAGES[engine][0]) is not None
 
 
+def missing(engine: str, reason: str = "not found") -> EngineMissingError:
+    """What to raise when an engine's package does not import; names the extra that brings it."""
+    return EngineMissingError(
+        f"backend {engine} needs the package {PACKAGES[engine][0]} ({reason}): pip install tinysam-edge[{engine}]"
+    )
+
+
 def usable_cores() -> int:
     """Processor cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -50,14 +57,11 @@ def load(path: Path, file: ModelFile, threads: int) -> Engine:
         EngineMissingError: the engine's package is not installed.
         ArtifactError: the engine cannot read the file, or its tensors are not those of the manifest.
     """
-    package, module = PACKAGES[file.engine]
+    module = PACKAGES[file.engine][1]
     try:
         engine: type[Engine] = import_module(module).ENGINE
     except ImportError as error:
-        raise EngineMissingError(
-            f"backend {file.engine} needs {package}, which does not import here ({error}): "
-            f"pip install tinysam-edge[{file.engine}]"
-        ) from error
+        raise missing(file.engine, str(error)) from error
     return engine(path, file, threads)
 
 

@@ -9,6 +9,7 @@ from tinysam.runtime.everything.candidates import Candidate
 from tinysam.runtime.everything.crops import Crop
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.geometry import Frame
+from tinysam.runtime.masks.full_size import full_size_rle
 from tinysam.runtime.masks.nms import nms
 from tinysam.runtime.masks.regions import remove_small_regions
 from tinysam.runtime.masks.rle import Rle
@@ -26,23 +27,12 @@ def finish(
         if region not in upscalers:
             x0, y0, x1, y1 = region.box
             upscalers[region] = Frame((y1 - y0, x1 - x0), image_size).upscaler
-        rle = full_size(candidate, upscalers[region], region.box, size)
+        rle = full_size_rle(candidate.logits, upscalers[region], size, origin=candidate.origin, offset=region.box[:2])
         if rle.area:
             records.append(_record(rle, candidate, region))
     if settings.min_mask_region_area > 0:
         records = _without_small_regions(records, settings)
     return sorted(records, key=lambda record: -record.area)
-
-
-def full_size(candidate: Candidate, upscaler: Upscaler, crop: tuple[int, int, int, int], size: tuple[int, int]) -> Rle:
-    """The candidate's mask in a photograph of `size`; computed inside its own box only."""
-    (top, left), (height, width) = candidate.origin, candidate.logits.shape
-    local = Upscaler(upscaler.rows[:, top : top + height], upscaler.columns[:, left : left + width])
-    box = local.extent(candidate.logits)
-    if box is None:
-        return Rle(size, np.array([size[0] * size[1]]))
-    pixels = local.crop(box).masks(candidate.logits)
-    return Rle.encode_crop(pixels, (crop[0] + box[0], crop[1] + box[1]), size)
 
 
 def _record(rle: Rle, candidate: Candidate, region: Crop) -> MaskRecord:

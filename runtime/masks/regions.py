@@ -29,7 +29,9 @@ def components(mask: Rle) -> tuple[Ints, Ints]:
     last = np.searchsorted(start, stop + stride, side="right")
     touching = np.maximum(last - first, 0)
     left: Ints = np.repeat(np.arange(len(column)), touching)
-    right: Ints = np.repeat(first - np.cumsum(touching) + touching, touching) + np.arange(touching.sum())
+    right = np.asarray(
+        np.repeat(first - np.cumsum(touching) + touching, touching) + np.arange(touching.sum()), np.int64
+    )
     parent = _union(len(column), left, right)
     _, label = np.unique(parent, return_inverse=True)
     return label, np.bincount(label, weights=bottom - top).astype(np.int64)

@@ -1,0 +1,167 @@
+"""The command `tinysam-run`: reads arguments, then hands over to `tinysam.runtime.command`.
+
+Nothing heavy is imported before the arguments are known to be good: `--help` answers at once.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+
+from tinysam.runtime.formats import FORMATS
+
+EXIT_FAILED, EXIT_USAGE, EXIT_ARTIFACTS, EXIT_ENGINE, EXIT_OUTPUT, EXIT_INTERRUPTED = 1, 2, 3, 4, 5, 130
+_EXIT_CODES = """\
+exit codes:
+  0    everything was done
+  1    at least one picture failed (unreadable, or a prompt does not fit it); the others were done
+  2    the command line makes no sense
+  3    no model found, or its artifacts are damaged or lack this backend and precision
+  4    the engine is not installed
+  5    a result cannot be written
+  130  interrupted
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    options = parser().parse_args(arguments)
+    from tinysam.runtime import command
+
+    return command.run(options)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="tinysam-run",
+        description="Segment photographs: the objects you point at, or everything if you point at nothing.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument(
+        "images", nargs="*", metavar="IMAGE", help="picture, folder, pattern such as 'photos/*.jpg', or - for stdin"
+    )
+    prompts = top.add_argument_group("what to segment (pixels of the upright photograph, from its top left corner)")
+    prompts.add_argument(
+        "--point",
+        type=point,
+        action="append",
+        default=[],
+        metavar="X,Y[,LABEL]",
+        help="a point on the object (LABEL 1, default) or off it (0); repeat for more points of the same object",
+    )
+    prompts.add_argument(
+        "--box",
+        type=box,
+        action="append",
+        default=[],
+        metavar="X0,Y0,X1,Y1",
+        help="a box around an object; repeat for more objects. Points belong to the box that they lie in",
+    )
+    model = top.add_argument_group("model")
+    model.add_argument("--model", metavar="DIR", help="artifact folder (default: $TINYSAM_MODEL, then ./artifacts/*)")
+    model.add_argument("--backend", choices=("onnx", "tflite"), help="engine (default: the first one installed)")
+    model.add_argument("--precision", choices=("int8", "fp32"), help="default: int8 if the model has it")
+    model.add_argument("--threads", type=positive, metavar="N", help="default: every core this process may use")
+    _add_everything(top)
+    _add_output(top)
+    return top
+
+
+def _add_everything(top: argparse.ArgumentParser) -> None:
+    group = top.add_argument_group("segment everything (defaults belong to the model)")
+    group.add_argument(
+        "--mode",
+        choices=("hierarchical", "grid"),
+        default="hierarchical",
+        help="coarse grid first, then only where it left questions; or the full grid at once (default: %(default)s)",
+    )
+    group.add_argument("--points-per-side", type=positive, metavar="N", help="grid of N x N points (default: 32)")
+    group.add_argument("--points-per-batch", type=positive, metavar="N", help="prompts per call of the decoder")
+    group.add_argument("--pred-iou-thresh", type=fraction, metavar="X", help="least predicted IoU, 0 to 1")
+    group.add_argument("--stability-score-thresh", type=fraction, metavar="X", help="least stability, 0 to 1")
+    group.add_argument("--box-nms-thresh", type=fraction, metavar="X", help="box IoU of duplicates, 0 to 1")
+    group.add_argument("--crop-n-layers", type=int, choices=range(5), metavar="N", help="also look at crops: 0 to 4")
+    group.add_argument("--min-mask-region-area", type=positive, metavar="PX", help="remove smaller holes and islands")
+
+
+def _add_output(top: argparse.ArgumentParser) -> None:
+    group = top.add_argument_group("output")
+    group.add_argument("--out", default="out", metavar="DIR", help="folder for results (default: %(default)s)")
+    listed = "; ".join(f"{name}: {kind.meaning} (NAME{kind.suffix})" for name, kind in FORMATS.items())
+    group.add_argument(
+        "--format",
+        type=formats,
+        default=["overlay"],
+        metavar="F,F",
+        help=f"comma-separated (default: overlay). {listed}".replace("%", "%%"),
+    )
+    group.add_argument("--timing", action="store_true", help="print milliseconds for each stage")
+    group.add_argument("--quiet", action="store_true", help="print errors only")
+    group.add_argument(
+        "--max-pixels", type=positive, default=100_000_000, metavar="N", help="refuse larger pictures (default: 1e8)"
+    )
+
+
+def point(text: str) -> tuple[float, float, int]:
+    """`x,y` or `x,y,label`."""
+    values = _numbers(text)
+    if len(values) == 2:
+        values.append(1.0)
+    if len(values) != 3 or values[2] not in (0, 1):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected X,Y or X,Y,LABEL with LABEL 1 (object) or 0 (not object)")
+    return values[0], values[1], int(values[2])
+
+
+def box(text: str) -> tuple[float, float, float, float]:
+    """`x0,y0,x1,y1`."""
+    values = _numbers(text)
+    if len(values) != 4:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected X0,Y0,X1,Y1")
+    x0, y0, x1, y1 = values
+    if x1 <= x0 or y1 <= y0:
+        raise argparse.ArgumentTypeError(f"{text!r}: X1 must exceed X0 and Y1 must exceed Y0, in pixels")
+    return x0, y0, x1, y1
+
+
+def formats(text: str) -> list[str]:
+    """Comma-separated names of output formats, in order, each once."""
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in FORMATS:
+            raise argparse.ArgumentTypeError(f"{name!r}: expected some of {', '.join(FORMATS)}")
+    return list(dict.fromkeys(names))
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    try:
+        value = int(float(text)) if "e" in text.lower() else int(text)
+    except (ValueError, OverflowError):
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from 1")
+    return value
+
+
+def fraction(text: str) -> float:
+    """A number from 0 to 1."""
+    values = _numbers(text)
+    if len(values) != 1 or not 0 <= values[0] <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 0 to 1")
+    return values[0]
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers separated by commas") from error
+    if not all(map(math.isfinite, values)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected finite numbers")
+    return values
+
+
+if __name__ == "__main__":
+    sys.exit(main())

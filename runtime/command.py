@@ -1,0 +1,175 @@
+"""What `tinysam-run` does with its arguments."""
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tinysam.runtime import cli, engines
+from tinysam.runtime.errors import ArtifactError, EngineMissingError, ImageError, OutputError, TinySamError
+from tinysam.runtime.everything.settings import EverythingSettings
+from tinysam.runtime.image import load_image
+from tinysam.runtime.locate import find_artifacts
+from tinysam.runtime.manifest import ENGINES, PRECISIONS, read_manifest
+from tinysam.runtime.objects import ObjectPrompt, group_prompts, segment
+from tinysam.runtime.outputs.write import write_result
+from tinysam.runtime.progress import Progress
+from tinysam.runtime.results import Result
+from tinysam.runtime.segmenter import Segmenter
+from tinysam.runtime.sources import Source, find_sources
+
+_FATAL = {ArtifactError: cli.EXIT_ARTIFACTS, EngineMissingError: cli.EXIT_ENGINE, OutputError: cli.EXIT_OUTPUT}
+"""Errors that every further picture would meet as well, with their exit codes."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command; returns the exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    # The limit that counts is --max-pixels; Pillow's own could not be raised by it.
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        prompts = group_prompts(options.point, options.box)
+        if not options.images:
+            return _fail("no picture given; try tinysam-run photo.jpg, or --help", cli.EXIT_USAGE)
+        sources = find_sources(options.images)
+        segmenter = open_segmenter(options)
+    except FileNotFoundError as error:
+        return _fail(error, cli.EXIT_ARTIFACTS)
+    except (TinySamError, EngineMissingError) as error:
+        return _fail(error, _FATAL.get(type(error), cli.EXIT_USAGE))
+    try:
+        return _run_all(sources, segmenter, prompts, options)
+    except KeyboardInterrupt:
+        return _fail("interrupted", cli.EXIT_INTERRUPTED)
+
+
+def open_segmenter(options: argparse.Namespace) -> Segmenter:
+    """The model, engine and precision that options ask for, or the best there is.
+
+    Raises:
+        FileNotFoundError, ArtifactError, EngineMissingError: see `Segmenter`.
+    """
+    folder = find_artifacts(options.model)
+    files = read_manifest(folder).files
+    have = {(file.engine, file.precision) for file in files}
+    backend = options.backend
+    if backend is None:
+        offered = [engine for engine in ENGINES if any(engine == found for found, _ in have)] or list(ENGINES)
+        backend = next(filter(engines.installed, offered), offered[0])
+    precision = options.precision
+    if precision is None:
+        precision = next((one for one in reversed(PRECISIONS) if (backend, one) in have), PRECISIONS[-1])
+    if not engines.installed(backend):
+        raise engines.missing(backend)
+    return Segmenter(folder, backend, precision, options.threads)
+
+
+def _run_all(
+    sources: list[Source], segmenter: Segmenter, prompts: list[ObjectPrompt], options: argparse.Namespace
+) -> int:
+    """Segments every picture; a summary follows if there are several."""
+    settings = everything_settings(segmenter, options)
+    failures = 0
+    with Progress(len(sources), sys.stderr, shown=not options.quiet) as progress:
+        for source in sources:
+            try:
+                report = _run_one(source, segmenter, prompts, settings, options)
+            except (ImageError, TinySamError, EngineMissingError, OSError, MemoryError) as error:
+                progress.clear()
+                code = _fail(_message(error, source), _FATAL.get(type(error), cli.EXIT_FAILED))
+                if code != cli.EXIT_FAILED:
+                    return code
+                failures += 1
+            else:
+                progress.clear()
+                if not options.quiet:
+                    print("\n".join(report), flush=True)
+            progress.advance(source.path)
+    if failures and len(sources) > 1:
+        _fail(f"{failures} of {len(sources)} pictures failed", cli.EXIT_FAILED)
+    return cli.EXIT_FAILED if failures else 0
+
+
+def _run_one(
+    source: Source,
+    segmenter: Segmenter,
+    prompts: list[ObjectPrompt],
+    settings: EverythingSettings,
+    options: argparse.Namespace,
+) -> list[str]:
+    """Reads, segments and writes one picture; returns the lines to print."""
+    times: dict[str, float] = {}
+    photo = _timed(times, "decode image", lambda: load_image(source.path, options.max_pixels))
+    started = time.perf_counter()
+    result = segment(segmenter, photo.image, prompts, settings, Path(source.path).name)
+    segmented_ms = 1e3 * (time.perf_counter() - started)
+    times |= result.timing_ms
+    # What no stage accounts for: loading the engine and its graphs, on the first picture.
+    times["load model"] = max(0.0, segmented_ms - sum(result.timing_ms.values()))
+    for note in (*photo.notes, *result.notes):
+        print(f"tinysam-run: {source.path}: note: {note}", file=sys.stderr)
+    written = _timed(
+        times,
+        "write",
+        lambda: write_result(result, photo.image, Path(options.out), source.stem, options.format),
+    )
+    return _report(source, result, written, times, options.timing)
+
+
+def _report(source: Source, result: Result, written: list[Path], times: dict[str, float], timing: bool) -> list[str]:
+    count = len(result.masks)
+    lines = [
+        f"{source.path}: {count} mask{'' if count == 1 else 's'}, "
+        f"{result.model} {result.backend} {result.precision}, {sum(times.values()):.0f} ms"
+    ]
+    lines += [f"  {path}" for path in written[:8]]
+    lines += [f"  ... and {len(written) - 8} more"] if len(written) > 8 else []
+    if timing:
+        lines += [f"  {stage:<14}{duration:>9.1f} ms" for stage, duration in times.items()]
+    return lines
+
+
+def everything_settings(segmenter: Segmenter, options: argparse.Namespace) -> EverythingSettings:
+    """The model's settings with those changed that the command line names."""
+    names = (
+        "points_per_side",
+        "points_per_batch",
+        "pred_iou_thresh",
+        "stability_score_thresh",
+        "box_nms_thresh",
+        "crop_n_layers",
+        "min_mask_region_area",
+    )
+    changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return EverythingSettings.of_model(
+        segmenter.manifest.everything, hierarchical=options.mode == "hierarchical", **changes
+    )
+
+
+def _timed(times: dict[str, float], stage: str, work: Callable[[], Any]) -> Any:
+    start = time.perf_counter()
+    value = work()
+    times[stage] = 1e3 * (time.perf_counter() - start)
+    return value
+
+
+def _message(error: BaseException, source: Source) -> str:
+    if isinstance(error, MemoryError):
+        return f"{source.path}: not enough memory; scale the picture down or use fewer --points-per-batch"
+    text = str(error)
+    return text if source.path in text or isinstance(error, (ArtifactError, OutputError)) else f"{source.path}: {text}"
+
+
+def _fail(message: object, code: int) -> int:
+    print(f"tinysam-run: error: {' '.join(str(message).split())}", file=sys.stderr)
+    return code
+
+
+def _terminate(_signal: int, _frame: object) -> None:
+    """Lets `finally` blocks remove partial files when the process is asked to end."""
+    raise KeyboardInterrupt

@@ -1,0 +1,127 @@
+"""From prompts to objects: the records of one photograph that the command writes."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from tinysam.runtime.errors import PromptError
+from tinysam.runtime.everything.candidates import stability
+from tinysam.runtime.everything.generator import segment_everything
+from tinysam.runtime.everything.settings import EverythingSettings
+from tinysam.runtime.masks.full_size import full_size_rle
+from tinysam.runtime.results import MaskRecord, Result
+from tinysam.runtime.segmenter import Segmenter
+
+Point = tuple[float, float, int]
+"""x, y and label (1 on the object, 0 off it)."""
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1."""
+
+
+@dataclass(frozen=True)
+class ObjectPrompt:
+    """Points and a box that mean one object, in pixels of the original image."""
+
+    points: tuple[Point, ...] = ()
+    box: Box | None = None
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether SAM's three masks serve better than its single one: for one click that could mean part or whole."""
+        return self.box is None and len(self.points) == 1
+
+
+def group_prompts(points: Sequence[Point], boxes: Sequence[Box]) -> list[ObjectPrompt]:
+    """Which prompts mean one object.
+
+    Each box is an object. Without boxes all points together are one object, with one box they belong to it; with more
+    boxes a point belongs to every box that it lies in.
+
+    Raises:
+        PromptError: there are several boxes and a point lies in none of them.
+    """
+    if not boxes:
+        return [ObjectPrompt(tuple(points))] if points else []
+    if len(boxes) == 1:
+        return [ObjectPrompt(tuple(points), boxes[0])]
+    for point in points:
+        if not any(_inside(point, box) for box in boxes):
+            raise PromptError(
+                f"point ({point[0]:g}, {point[1]:g}) lies in none of the {len(boxes)} boxes: "
+                "with several boxes a point must lie in the box of its object"
+            )
+    return [ObjectPrompt(tuple(point for point in points if _inside(point, box)), box) for box in boxes]
+
+
+def segment(
+    segmenter: Segmenter,
+    image: Image.Image,
+    prompts: Sequence[ObjectPrompt] = (),
+    settings: EverythingSettings | None = None,
+    name: str = "image",
+) -> Result:
+    """Segments the objects that prompts ask for, or everything if there are none.
+
+    Args:
+        segmenter: its image is replaced.
+        image: upright photograph.
+        prompts: one for each object.
+        settings: of segment-everything; None for those chosen for the model.
+        name: of the photograph, for messages.
+
+    Raises:
+        PromptError, ImageError, ArtifactError, EngineMissingError: see `Segmenter`.
+    """
+    notes: tuple[str, ...] = ()
+    if prompts:
+        segmenter.set_image(image)
+        timing_ms = dict(segmenter.timing_ms)
+        masks = [_prompted(segmenter, prompt, timing_ms) for prompt in prompts]
+        notes = tuple(f"object {index + 1}: empty mask" for index, mask in enumerate(masks) if not mask.area)
+    else:
+        everything = segment_everything(segmenter, image, settings)
+        masks, notes, timing_ms = everything.masks, everything.notes, everything.timing_ms
+    graphs = segmenter.graphs
+    return Result(
+        name=name,
+        image_size=(image.height, image.width),
+        masks=masks,
+        model=f"{graphs.manifest.variant}-{graphs.manifest.image_size}",
+        backend=graphs.backend,
+        precision=graphs.precision,
+        timing_ms=timing_ms,
+        notes=notes,
+    )
+
+
+def _prompted(segmenter: Segmenter, prompt: ObjectPrompt, timing_ms: dict[str, float]) -> MaskRecord:
+    """The mask with the best predicted IoU; adds the time taken."""
+    start = time.perf_counter()
+    coords = [[point[:2] for point in prompt.points]] if prompt.points else None
+    labels = [[point[2] for point in prompt.points]] if prompt.points else None
+    boxes = [prompt.box] if prompt.box else None
+    decoder_prompts = segmenter.prompts(coords, labels, boxes)
+    logits, iou = segmenter.decode(decoder_prompts, multimask_output=prompt.is_ambiguous)
+    decoded = time.perf_counter()
+    best = int(iou[0].argmax())
+    frame = segmenter.frame
+    height, width = frame.low_res_size
+    offset = segmenter.manifest.everything.stability_score_offset
+    record = MaskRecord(
+        rle=full_size_rle(np.ascontiguousarray(logits[0, best]), frame.upscaler, frame.original_size),
+        predicted_iou=float(iou[0, best]),
+        stability_score=float(stability(logits[0, best : best + 1, :height, :width], offset)[0]),
+        point_coords=tuple(point[:2] for point in prompt.points),
+        point_labels=tuple(point[2] for point in prompt.points),
+        box=prompt.box,
+    )
+    for stage, seconds in (("decoder", decoded - start), ("masks", time.perf_counter() - decoded)):
+        timing_ms[stage] = timing_ms.get(stage, 0.0) + 1e3 * seconds
+    return record
+
+
+def _inside(point: Point, box: Box) -> bool:
+    return box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]

@@ -1,0 +1,1 @@
+"""Result files: one module per kind, all written whole or not at all."""

@@ -1,0 +1,94 @@
+"""The photograph with its masks: tinted areas, thin bright outlines, and the prompts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from tinysam.runtime.outputs.palette import Color, color, lighter
+from tinysam.runtime.results import MaskRecord, Result
+
+FILL_OPACITY = 0.42
+_POSITIVE: Color = (46, 204, 113)
+_NEGATIVE: Color = (231, 76, 60)
+_WHITE: Color = (255, 255, 255)
+_SHADOW: Color = (0, 0, 0)
+_SUPERSAMPLING = 4
+
+Bools = NDArray[np.bool_]
+
+
+def draw_overlay(image: Image.Image, result: Result) -> None:
+    """Draws the result onto its photograph, in place (RGB, original size)."""
+    _tint(image, result.masks)
+    thickness = max(1, round(max(image.size) / 640))
+    for index, mask in enumerate(result.masks):
+        _outline(image, mask, lighter(color(index), 0.45), thickness)
+    radius = max(3.0, max(image.size) / 110)
+    for index, mask in enumerate(result.masks):
+        if mask.crop_box is None:
+            _draw_prompt(image, mask, lighter(color(index), 0.6), radius)
+
+
+def _tint(image: Image.Image, masks: Sequence[MaskRecord]) -> None:
+    """Tints each pixel in the colour of the last mask it belongs to: the smallest, where masks come sorted by area."""
+    top = np.zeros((image.height, image.width), np.uint16)
+    for index, mask in enumerate(masks):
+        x0, y0, x1, y1 = mask.rle.box
+        top[y0:y1, x0:x1][mask.rle.decode_crop(mask.rle.box)] = index + 1
+    for index, mask in enumerate(masks):
+        x0, y0, x1, y1 = mask.rle.box
+        _paste(image, color(index), top[y0:y1, x0:x1] == index + 1, (x0, y0), FILL_OPACITY)
+
+
+def _outline(image: Image.Image, mask: MaskRecord, rgb: Color, thickness: int) -> None:
+    if not mask.area:
+        return
+    x0, y0, _, _ = mask.rle.box
+    inside = mask.rle.decode_crop(mask.rle.box)
+    line = inside & ~_eroded(inside, thickness)
+    _paste(image, _SHADOW, _eroded(inside, thickness) & ~_eroded(inside, 2 * thickness), (x0, y0), 0.25)
+    _paste(image, rgb, line, (x0, y0), 1.0)
+
+
+def _eroded(mask: Bools, pixels: int) -> Bools:
+    """The mask without the outermost pixels (an octagonal brush)."""
+    for step in range(pixels):
+        padded = np.pad(mask, 1)
+        mask = mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        if step % 2:
+            mask = mask & padded[:-2, :-2] & padded[:-2, 2:] & padded[2:, :-2] & padded[2:, 2:]
+    return mask
+
+
+def _paste(image: Image.Image, rgb: Color, where: Bools, origin: tuple[int, int], opacity: float) -> None:
+    if where.size:
+        alpha = Image.fromarray(where.astype(np.uint8) * round(255 * opacity))
+        image.paste(rgb, (*origin, origin[0] + alpha.width, origin[1] + alpha.height), alpha)
+
+
+def _draw_prompt(image: Image.Image, mask: MaskRecord, rgb: Color, radius: float) -> None:
+    if mask.box is not None:
+        _draw_box(image, mask.box, rgb, max(1, round(radius / 4)))
+    for point, label in zip(mask.point_coords, mask.point_labels, strict=True):
+        _draw_point(image, point, _POSITIVE if label else _NEGATIVE, radius)
+
+
+def _draw_box(image: Image.Image, box: tuple[float, float, float, float], rgb: Color, width: int) -> None:
+    draw = ImageDraw.Draw(image)
+    x0, y0, x1, y1 = (round(value) for value in box)
+    draw.rectangle((x0 - width, y0 - width, x1 + width, y1 + width), outline=_SHADOW, width=3 * width)
+    draw.rectangle((x0, y0, x1, y1), outline=rgb, width=width)
+
+
+def _draw_point(image: Image.Image, point: tuple[float, float], rgb: Color, radius: float) -> None:
+    """A disc with a white rim and a thin shadow, smooth at any size."""
+    for scale, fill in ((1.2, _SHADOW), (1.1, _WHITE), (0.75, rgb)):
+        reach = int(np.ceil(radius * scale)) + 1
+        side = 2 * reach + 1
+        disc = Image.new("L", (side * _SUPERSAMPLING,) * 2)
+        centre, extent = side * _SUPERSAMPLING / 2, radius * scale * _SUPERSAMPLING
+        ImageDraw.Draw(disc).ellipse((centre - extent, centre - extent, centre + extent, centre + extent), fill=255)
+        smooth = disc.resize((side, side), Image.Resampling.BOX)
+        image.paste(fill, (round(point[0]) - reach, round(point[1]) - reach), smooth)
