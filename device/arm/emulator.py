@@ -38,6 +38,7 @@ class Emulator:
         arguments: Sequence[str],
         *,
         plugin: Path | None = None,
+        plugin_options: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
@@ -46,13 +47,14 @@ class Emulator:
         Args:
             arguments: of the interpreter: a script and its arguments, or `-c` and code.
             plugin: QEMU TCG plugin to load, a shared object of the host.
+            plugin_options: names and values that the plugin takes.
             timeout_s: seconds until it is stopped (`subprocess.TimeoutExpired`).
             environment: further variables.
         """
         extra = {"PYTHONPATH": str(self.site)} if self.site else {}
         interpreter = self.root / f"usr/bin/python{self.release.python}"
         return subprocess.run(
-            [*self._qemu(plugin), "-L", str(self.root), str(interpreter), *arguments],
+            [*self._qemu(plugin, plugin_options or {}), "-L", str(self.root), str(interpreter), *arguments],
             env=self.environment(extra | dict(environment or {})),
             capture_output=True,
             text=True,
@@ -85,10 +87,11 @@ class Emulator:
             check=False,
         )
 
-    def _qemu(self, plugin: Path | None) -> list[str]:
+    def _qemu(self, plugin: Path | None, options: Mapping[str, str]) -> list[str]:
         if plugin is None:
             return [str(self.tools / "usr/bin/qemu-aarch64-static")]
-        return [*self._loader(), str(self.tools / "usr/bin/qemu-aarch64"), "-plugin", str(plugin)]
+        loaded = ",".join([str(plugin), *(f"{name}={value}" for name, value in options.items())])
+        return [*self._loader(), str(self.tools / "usr/bin/qemu-aarch64"), "-plugin", loaded]
 
     def _loader(self) -> list[str]:
         """Run a dynamic program of the tools folder with that folder's own C library, whatever the host has."""

@@ -1,0 +1,106 @@
+"""Counts the instructions of one inference of a model file on an emulated board."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinysam.device.arm.emulator import Emulator
+from tinysam.device.cost import guest
+from tinysam.device.cost.plugin import Counts, read_regions
+
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+MARGIN_EVENTS = 16
+"""Clock readings of a traced run that belong to the run as a whole."""
+
+
+class MeasureError(RuntimeError):
+    """The emulated program failed; the message holds its last line."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What one operation of the graph, as the engine ran it, cost."""
+
+    name: str
+    kind: str
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Instructions of one inference with one thread."""
+
+    engine: str
+    """Name and version."""
+    counts: Counts
+    operations: tuple[Operation, ...] = ()
+
+
+def measure(
+    emulator: Emulator,
+    plugin: Path,
+    model: Path,
+    *,
+    lengths: dict[str, int] | None = None,
+    signature: str | None = None,
+    ops: bool = False,
+    timeout_s: float | None = None,
+) -> Cost:
+    """Run a model once on the emulated board and count.
+
+    Args:
+        emulator: board and release.
+        plugin: from `build_plugin`.
+        model: `.onnx` or `.tflite` file.
+        lengths: free axes of an ONNX file by name; others are 1.
+        signature: of a TFLite file with several.
+        ops: also attribute the count to operations.
+        timeout_s: limit for the emulated program.
+
+    Raises:
+        MeasureError: the model did not run.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "counts"
+        arguments = [guest.__file__, str(model.resolve()), "--shapes", json.dumps(lengths or {})]
+        arguments += ["--signature", signature] if signature else []
+        arguments += ["--ops"] if ops else []
+        done = emulator.python(
+            arguments,
+            plugin=plugin,
+            plugin_options={"out": str(out)},
+            timeout_s=timeout_s,
+            environment=ONE_THREAD,
+        )
+        if done.returncode != 0:
+            lines = done.stderr.strip().splitlines() or ["no message"]
+            raise MeasureError(f"{model.name} on {emulator.board.cpu}: exit {done.returncode}: {lines[-1]}")
+        report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        plain, traced = read_regions(out.read_text())
+    operations = attribute(report["events"], traced[-1]) if ops else ()
+    return Cost(report["engine"], plain[0], operations)
+
+
+def attribute(events: list[dict[str, str]], snapshots: list[Counts]) -> tuple[Operation, ...]:
+    """Give each operation the instructions between the clock readings at its beginning and at its end.
+
+    The profiler reads the clock once before and once after every operation, and a few times around the whole run.
+    Where the first operation begins is found by trying: the readings are in order, so the offset that leaves the
+    least instructions between operations (where the engine only walks its list) is the right one.
+
+    Raises:
+        MeasureError: there are fewer readings than the operations need.
+    """
+    spare = len(snapshots) - 2 * len(events)
+    if not 0 <= spare <= MARGIN_EVENTS:
+        raise MeasureError(f"{len(snapshots)} clock readings for {len(events)} operations: cannot be matched")
+    covered = []
+    for offset in range(spare + 1):
+        pairs = snapshots[offset : offset + 2 * len(events)]
+        covered.append([end - begin for begin, end in zip(pairs[::2], pairs[1::2], strict=True)])
+    best = max(covered, key=lambda spans: sum(span.total for span in spans))
+    return tuple(Operation(event["name"], event["type"], span) for event, span in zip(events, best, strict=True))
