@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from tinysam.distillation.annotations import DataError, Photo, read_coco
+from tinysam.evaluation.coco import DataError, Photo, read_coco
 from tinysam.distillation.checkpoints import NAME, ResumeError, load_state
 from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.samples import Batch, Numbers, Samples, loader
@@ -47,7 +47,7 @@ def photos_in(folder: Path) -> list[Photo]:
     found = []
     for path in sorted([*folder.glob("*.jpg"), *folder.glob("*.png")]):
         with Image.open(path) as image:
-            found.append(Photo(path, image.width, image.height, ()))
+            found.append(Photo(len(found), path, image.width, image.height, ()))
     if not found:
         raise DataError(f"{folder}: no .jpg or .png")
     return found

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from tinysam.distillation.prompts import extent
+from tinysam.evaluation.clicks import extent
 
 NEAR, FAR = 768, 384
 """Points in the enlarged box and in the whole picture."""

@@ -2,26 +2,12 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from tinysam.evaluation.clicks import centre, extent
 from tinysam.models.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING, POSITIVE
 
 Rng = np.random.Generator
 Mask = NDArray[np.bool_]
-
-
-def extent(mask: Mask) -> tuple[int, int, int, int]:
-    """x0, y0, x1, y1 of a mask that is not empty; x1 and y1 are one past the last pixel."""
-    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1
-
-
-def centre(mask: Mask) -> tuple[float, float]:
-    """x, y of the pixel farthest from the mask's boundary; the frame of the picture counts as boundary."""
-    x0, y0, x1, y1 = extent(mask)
-    distance = ndimage.distance_transform_edt(np.pad(mask[y0:y1, x0:x1], 1))
-    y, x = np.unravel_index(int(distance.argmax()), distance.shape)
-    return float(x) - 1 + x0, float(y) - 1 + y0
 
 
 def anywhere(mask: Mask, rng: Rng) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tinysam.distillation import augment
-from tinysam.distillation.annotations import Photo
+from tinysam.evaluation.coco import Photo
 from tinysam.distillation.pixels import PixelCache
 from tinysam.distillation.points import sample_points
 from tinysam.distillation.prompts import first_prompt

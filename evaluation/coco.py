@@ -26,6 +26,10 @@ class Mask:
     """COCO run lengths of the whole photograph, compressed."""
     box: tuple[float, float, float, float]
     """x0, y0, x1, y1 of its extent in pixels of the photograph."""
+    area: int
+    """Pixels inside."""
+    id: int
+    """The annotation's own number."""
 
     def decode(self) -> NDArray[np.uint8]:
         """(height, width), 1 inside."""
@@ -37,6 +41,8 @@ class Mask:
 class Photo:
     """A photograph and what is annotated in it."""
 
+    id: int
+    """The image's own number."""
     path: Path
     width: int
     height: int
@@ -67,9 +73,10 @@ def read_mask(annotation: dict[str, Any], width: int, height: int) -> Mask:
         raise ValueError("crowd region")
     rle = compressed(annotation.get("segmentation"), width, height)
     x, y, w, h = (float(v) for v in coco_mask.toBbox(rle))
-    if coco_mask.area(rle) == 0:
+    area = int(coco_mask.area(rle))
+    if area == 0:
         raise ValueError("empty mask")
-    return Mask(rle, (x, y, x + w, y + h))
+    return Mask(rle, (x, y, x + w, y + h), area, int(annotation.get("id", -1)))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -110,7 +117,7 @@ def read_coco(folder: Path) -> list[Photo]:
                 skipped[str(error)] += 1
         if masks:
             file = folder / "images" / image["file_name"]
-            photos.append(Photo(file, width, height, tuple(masks), str(image.get("source", ""))))
+            photos.append(Photo(int(image["id"]), file, width, height, tuple(masks), str(image.get("source", ""))))
     if skipped:
         log.warning("%s: skipped annotations: %s", path, ", ".join(f"{n} x {why}" for why, n in skipped.items()))
     if not photos:

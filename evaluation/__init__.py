@@ -1,0 +1,1 @@
+"""Accuracy of models on images with masks: prompts, detections, everything mode."""

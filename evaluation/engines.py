@@ -1,0 +1,47 @@
+"""One way to open a model, whatever engine runs it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinysam.runtime import Segmenter
+
+ENGINES = ("onnx", "tflite", "torch")
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model on which engine."""
+
+    engine: str = "onnx"
+    artifacts: Path | None = None
+    """Artifact folder, for onnx and tflite."""
+    precision: str = "int8"
+    variant: str = "nano"
+    """For torch."""
+    checkpoint: Path | None = None
+    """For torch; None takes the embedded weights."""
+    image_size: int | None = None
+    """For torch; None takes the variant's."""
+    threads: int = 1
+
+    def open(self) -> Segmenter:
+        """The model, ready for `set_image`."""
+        if self.engine == "torch":
+            from tinysam.evaluation.torch_engine import TorchSegmenter
+
+            return TorchSegmenter(self.variant, self.checkpoint, self.image_size, self.threads)
+        return Segmenter(self.artifacts, self.engine, self.precision, self.threads)
+
+    def identity(self) -> dict[str, str]:
+        """What the results depend on: hashes of the files that will run, not their paths."""
+        if self.engine == "torch":
+            from tinysam.models.checkpoint import file_sha256, weights_path
+            from tinysam.models import get_variant
+
+            digest = file_sha256(weights_path(get_variant(self.variant), self.checkpoint))
+            return {"engine": "torch", "model": self.variant, "sha256": digest, "image_size": str(self.image_size)}
+        graphs = self.open().graphs
+        files = {part: graphs.manifest.find(part, self.engine, self.precision) for part in ("encoder", "decoder")}
+        name = f"{graphs.manifest.variant}-{graphs.manifest.image_size}"
+        hashes = {part: file.sha256 for part, file in files.items()}
+        return {"engine": self.engine, "precision": self.precision, "model": name, **hashes}

@@ -1,0 +1,136 @@
+"""IoU of masks from box prompts and clicks, for every annotated mask of a photograph."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tinysam.evaluation.clicks import centre, next_click
+from tinysam.evaluation.coco import Mask
+from tinysam.runtime import Segmenter
+from tinysam.runtime.graphs import Prompts
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+
+CLICKS = (1, 3, 5)
+"""Numbers of clicks at which the IoU is reported."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Which prompts are given."""
+
+    box: bool = True
+    clicks: tuple[int, ...] = CLICKS
+
+    def names(self) -> list[str]:
+        """Names of the prompts as they are reported."""
+        return ["box"] * self.box + [f"click_{n}" for n in self.clicks]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Masks of P prompts at the photograph's size, and their low-res logits."""
+
+    tokens: tuple[int, ...]
+    """Which mask tokens the axis M holds."""
+    masks: Bools
+    """(P, M, height, width)."""
+    low_res: Floats
+    """(P, M, 4 grid, 4 grid)."""
+    predicted: Floats
+    """(P, M) predicted IoU."""
+
+    def ambiguous(self) -> list[int]:
+        """Indexes of tokens 1 to 3; all there are if the model has none of these."""
+        return [i for i, token in enumerate(self.tokens) if token != 0] or list(range(len(self.tokens)))
+
+    def chosen(self) -> NDArray[np.intp]:
+        """(P,) index of the ambiguous mask with the best predicted IoU: what a user gets."""
+        options = self.ambiguous()
+        return np.array(options)[self.predicted[:, options].argmax(axis=1)]
+
+    def single(self) -> NDArray[np.intp]:
+        """(P,) index of the single-mask output; of a model without one, `chosen`."""
+        return np.full(len(self.masks), self.tokens.index(0)) if 0 in self.tokens else self.chosen()
+
+
+def iou(masks: Bools, truth: Bools) -> NDArray[np.float64]:
+    """IoU over the last two axes, which broadcast; 0 where both are empty."""
+    both = np.logical_and(masks, truth).sum(axis=(-2, -1))
+    either = np.logical_or(masks, truth).sum(axis=(-2, -1))
+    return np.asarray(both / np.maximum(either, 1), np.float64)
+
+
+def decode(segmenter: Segmenter, prompts: Prompts) -> Answers:
+    """Every mask the model has for these prompts of the image that is set."""
+    low_res, predicted = segmenter.graphs.decode(segmenter.features, prompts)
+    masks = segmenter.frame.upscaler.masks(low_res)
+    return Answers(segmenter.manifest.mask_tokens, masks, low_res, predicted)
+
+
+def scores(answers: Answers, truth: Bools, name: str) -> list[dict[str, float]]:
+    """For each prompt: IoU of the chosen mask, of the best of three, and of the single-mask output if there is one."""
+    values = iou(answers.masks, truth[:, None])
+    rows = np.arange(len(values))
+    chosen = answers.chosen()
+    columns = {
+        name: values[rows, chosen],
+        f"{name}_best": values[:, answers.ambiguous()].max(axis=1),
+        f"{name}_predicted": answers.predicted[rows, chosen],
+    }
+    if 0 in answers.tokens:
+        columns[f"{name}_single"] = values[rows, answers.single()]
+    return [{key: float(column[p]) for key, column in columns.items()} for p in rows]
+
+
+def box_scores(segmenter: Segmenter, masks: Sequence[Mask], truth: Bools) -> list[dict[str, float]]:
+    """Prompts are the exact boxes of the masks."""
+    prompts = segmenter.prompts(boxes=np.array([mask.box for mask in masks]))
+    return scores(decode(segmenter, prompts), truth, "box")
+
+
+def click_scores(segmenter: Segmenter, truth: Bools, counts: Sequence[int]) -> list[dict[str, float]]:
+    """Prompts are 1 to max(counts) clicks.
+
+    The first is in the middle of the object, each further one in the middle of the largest wrong part; the mask of
+    the round before goes in as mask prompt. One click is ambiguous and gets the chosen mask of three; with more the
+    single-mask output goes on.
+    """
+    found: list[dict[str, float]] = [{} for _ in truth]
+    points = [[(*centre(mask), 1)] for mask in truth]
+    previous: Floats | None = None
+    for n in range(1, max(counts) + 1):
+        at = np.array(points)
+        answers = decode(segmenter, segmenter.prompts(at[..., :2], at[..., 2], mask_input=previous))
+        if n in counts:
+            for row, new in zip(found, scores(answers, truth, f"click_{n}"), strict=True):
+                row.update(new)
+        used = answers.chosen() if n == 1 else answers.single()
+        rows = np.arange(len(truth))
+        previous = answers.low_res[rows, used][:, None]
+        for p, current in enumerate(answers.masks[rows, used]):
+            click = next_click(current, truth[p])
+            points[p].append((*click[0], click[1]) if click else points[p][-1])
+    return found
+
+
+def evaluate(
+    segmenter: Segmenter, image: Image.Image, masks: Sequence[Mask], protocol: Protocol
+) -> list[dict[str, float]]:
+    """Scores of every mask of one photograph: prompt name -> IoU."""
+    truth = np.stack([mask.decode().astype(bool) for mask in masks])
+    if truth.shape[1:] != (image.height, image.width):
+        raise ValueError(f"masks are {truth.shape[1:]} (height, width), the photograph is {image.height, image.width}")
+    segmenter.set_image(image)
+    found: list[dict[str, float]] = [{} for _ in masks]
+    for new in (
+        box_scores(segmenter, masks, truth) if protocol.box else [],
+        click_scores(segmenter, truth, protocol.clicks) if protocol.clicks else [],
+    ):
+        for row, values in zip(found, new, strict=False):
+            row.update(values)
+    return found

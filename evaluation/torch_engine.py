@@ -1,0 +1,63 @@
+"""PyTorch models behind the runtime's segmenter: the same preprocessing, prompts and mask resizing as the artifacts.
+
+Needs torch and `tinysam.models`; the other engines do not.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tinysam.models import MEAN, STD, Sam, get_variant, load
+from tinysam.runtime import Segmenter
+from tinysam.runtime.graphs import Prompts
+from tinysam.runtime.manifest import EverythingThresholds, Manifest
+
+Floats = NDArray[np.float32]
+
+
+def manifest_of(name: str, model: Sam) -> Manifest:
+    """What an artifact folder of this model would say; all four masks are there."""
+    thresholds = EverythingThresholds(**get_variant(name).everything)  # type: ignore[arg-type]
+    return Manifest(name, model.image_size, model.grid, MEAN, STD, (0, 1, 2, 3), (), thresholds)
+
+
+class TorchGraphs:
+    """Stands in for `tinysam.runtime.graphs.Graphs`."""
+
+    backend, precision = "torch", "fp32"
+
+    def __init__(self, name: str, model: Sam, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.model, self.threads = model.eval(), threads
+        self.manifest = manifest_of(name, model)
+        self.low_res_side = 4 * model.grid
+
+    @torch.inference_mode()
+    def encode(self, image: Floats) -> Floats:
+        """(1, 3, S, S) normalized -> (1, 256, grid, grid)."""
+        embedding: Floats = self.model.encode(torch.from_numpy(image)).numpy()
+        return embedding
+
+    def embedding_nchw(self, embedding: Floats) -> Floats:
+        """The embedding as it is."""
+        return embedding
+
+    @torch.inference_mode()
+    def decode(self, embedding: Floats, prompts: Prompts) -> tuple[Floats, Floats]:
+        """Low-res logits (P, 4, 4 * grid, 4 * grid) and predicted IoU (P, 4)."""
+        mask = None if prompts.mask_input is None else torch.from_numpy(prompts.mask_input)
+        labels = torch.from_numpy(prompts.labels).long()
+        decoded = self.model.decode(torch.from_numpy(embedding), torch.from_numpy(prompts.coords), labels, mask)
+        return decoded.low_res_masks.numpy(), decoded.iou.numpy()
+
+
+class TorchSegmenter(Segmenter):
+    """A segmenter that runs a PyTorch model."""
+
+    def __init__(self, name: str, checkpoint: Path | None, image_size: int | None, threads: int) -> None:
+        """Loads `checkpoint`, or the embedded weights; CheckpointError if they do not fit the variant."""
+        model = load(get_variant(name), checkpoint, image_size)
+        self.graphs = TorchGraphs(name, model, threads)  # type: ignore[assignment]
+        self.reset_image()
