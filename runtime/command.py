@@ -19,6 +19,7 @@ from tinysam.runtime.manifest import ENGINES, PRECISIONS, read_manifest
 from tinysam.runtime.objects import ObjectPrompt, group_prompts, segment
 from tinysam.runtime.outputs.write import write_result
 from tinysam.runtime.progress import Progress
+from tinysam.runtime.quiet import quiet_engine
 from tinysam.runtime.results import Result
 from tinysam.runtime.segmenter import Segmenter
 from tinysam.runtime.sources import Source, find_sources
@@ -105,12 +106,9 @@ def _run_one(
     """Reads, segments and writes one picture; returns the lines to print."""
     times: dict[str, float] = {}
     photo = _timed(times, "decode image", lambda: load_image(source.path, options.max_pixels))
-    started = time.perf_counter()
-    result = segment(segmenter, photo.image, prompts, settings, Path(source.path).name)
-    segmented_ms = 1e3 * (time.perf_counter() - started)
+    with quiet_engine():
+        result = segment(segmenter, photo.image, prompts, settings, Path(source.path).name)
     times |= result.timing_ms
-    # What no stage accounts for: loading the engine and its graphs, on the first picture.
-    times["load model"] = max(0.0, segmented_ms - sum(result.timing_ms.values()))
     for note in (*photo.notes, *result.notes):
         print(f"tinysam-run: {source.path}: note: {note}", file=sys.stderr)
     written = _timed(

@@ -1,23 +1,20 @@
 """The two graphs of one artifact folder, behind calls that do not depend on the engine."""
 
-import re
 import threading
+import time
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinysam.runtime import engines
-from tinysam.runtime.errors import ArtifactError
-from tinysam.runtime.manifest import ENGINES, PRECISIONS, Manifest, ModelFile, Signature, read_manifest, verify_file
+from tinysam.runtime.contract import check_contract, fixed_batches
+from tinysam.runtime.errors import PromptError
+from tinysam.runtime.manifest import ENGINES, PARTS, PRECISIONS, Manifest, read_manifest, verify_file
 from tinysam.runtime.prompts import ABSENT
 
 Floats = NDArray[np.float32]
-
-_BATCH = re.compile(r"decode_([1-9]\d{0,4})x([1-9]\d{0,3})")
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,10 @@ class Graphs:
         self.folder, self.backend, self.precision = Path(folder), backend, precision
         self.manifest: Manifest = read_manifest(folder)
         self.threads = threads or engines.usable_cores()
-        self._files = {part: self.manifest.find(part, backend, precision) for part in ("encoder", "decoder")}
+        self._files = {part: self.manifest.find(part, backend, precision) for part in PARTS}
+        for file in self._files.values():
+            check_contract(self.manifest, file)
+        self._batches = fixed_batches(self._files["decoder"])
         self._lock = threading.Lock()
         self._loaded: dict[str, engines.Engine] = {}
 
@@ -65,10 +65,9 @@ class Graphs:
     def encode(self, image: Floats) -> Floats:
         """(1, 3, S, S) normalized image -> its embedding in the file's layout, to be handed to `decode` as it is."""
         file = self._files["encoder"]
-        name, signature = _only_signature(self.folder, file)
+        (name,) = file.signatures
         if file.layout == "NHWC":
             image = np.ascontiguousarray(image.transpose(0, 2, 3, 1))
-        _check_shape(self.folder, file, "image", signature.inputs, image.shape)
         return self._engine("encoder").run(name, {"image": image})["image_embeddings"]
 
     def embedding_nchw(self, embedding: Floats) -> Floats:
@@ -84,15 +83,16 @@ class Graphs:
             return _join(parts)
         return self._run_decoder("", embedding, prompts)
 
-    def release_encoder(self) -> None:
-        """Frees the encoder's memory; the next `encode` loads it again."""
-        with self._lock:
-            self._loaded.pop("encoder", None)
+    def load(self, part: str) -> float:
+        """Loads `encoder` or `decoder` now rather than at its first use; returns the milliseconds that it took."""
+        start = time.perf_counter()
+        self._engine(part)
+        return 1e3 * (time.perf_counter() - start)
 
-    def release_decoder(self) -> None:
-        """Frees the decoder's memory; the next `decode` loads it again."""
+    def release(self, part: str) -> None:
+        """Frees the memory of `encoder` or `decoder`; its next use loads it again."""
         with self._lock:
-            self._loaded.pop("decoder", None)
+            self._loaded.pop(part, None)
 
     def _engine(self, part: str) -> engines.Engine:
         with self._lock:
@@ -101,27 +101,13 @@ class Graphs:
                 self._loaded[part] = engines.load(verify_file(self.folder, file), file, self.threads)
             return self._loaded[part]
 
-    @cached_property
-    def _batches(self) -> list[tuple[int, int, str]]:
-        """Fixed (P, N, signature name) of the decoder, smallest first; empty if its axes are free."""
-        file = self._files["decoder"]
-        if "" in file.signatures:
-            return []
-        found = ((_BATCH.fullmatch(name), name) for name in file.signatures)
-        batches = sorted((int(match[1]), int(match[2]), name) for match, name in found if match)
-        if not batches:
-            raise ArtifactError(
-                f"{self.folder / file.path}: no signature decode_<P>x<N> in the manifest; export the model again"
-            )
-        return batches
-
     def _chunks(self, prompts: Prompts) -> list[Prompts]:
         """Cuts prompts into pieces that fit one signature each."""
         points = prompts.coords.shape[1]
         fitting = [size for size, slots, _ in self._batches if slots >= points]
         if not fitting:
             most = max(slots for _, slots, _ in self._batches)
-            raise ValueError(
+            raise PromptError(
                 f"{points} points in one prompt (box corners count as two), this {self.backend} decoder takes "
                 f"{most}: give fewer points, or use the onnx backend"
             )
@@ -181,21 +167,6 @@ def _pad(prompts: Prompts, size: int, slots: int) -> Prompts:
         np.ascontiguousarray(np.pad(prompts.labels, more, constant_values=ABSENT)[repeat]),
         mask if mask is None or len(mask) == 1 else mask[repeat],
     )
-
-
-def _only_signature(folder: Path, file: ModelFile) -> tuple[str, Signature]:
-    if len(file.signatures) != 1:
-        raise ArtifactError(f"{folder / file.path}: {len(file.signatures)} signatures, expected one; export again")
-    return next(iter(file.signatures.items()))
-
-
-def _check_shape(folder: Path, file: ModelFile, name: str, specs: dict[str, Any], shape: tuple[int, ...]) -> None:
-    if name not in specs or specs[name].shape != shape:
-        found = specs[name].shape if name in specs else "missing"
-        raise ArtifactError(
-            f"{folder / file.path}: {name} is {found} in the manifest, its image_size and layout ask for {shape}; "
-            "export the model again"
-        )
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -78,7 +78,7 @@ def segment(
     notes: tuple[str, ...] = ()
     if prompts:
         segmenter.set_image(image)
-        timing_ms = dict(segmenter.timing_ms)
+        timing_ms = segmenter.timing_ms | {"load decoder": segmenter.graphs.load("decoder")}
         masks = [_prompted(segmenter, prompt, timing_ms) for prompt in prompts]
         notes = tuple(f"object {index + 1}: empty mask" for index, mask in enumerate(masks) if not mask.area)
     else:

@@ -88,6 +88,12 @@ def unreadable(path: Path, engine: str, error: Exception) -> ArtifactError:
     return ArtifactError(f"{path}: {engine} cannot load it ({reason}); export the model again or update {engine}")
 
 
+def failed(path: Path, engine: str, error: Exception) -> ArtifactError:
+    """What to raise when an engine fails while it runs a file."""
+    reason = " ".join(str(error).split())[:300]
+    return ArtifactError(f"{path}: {engine} failed ({reason}); is there enough memory? Else update {engine}")
+
+
 def check_signature(path: Path, file: ModelFile, name: str) -> Signature:
     """The manifest's signature of that name."""
     if name not in file.signatures:

@@ -4,20 +4,22 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from tinysam.runtime.engines import Arrays, check_signature, check_tensors, unreadable
+from tinysam.runtime.engines import Arrays, check_signature, check_tensors, failed, unreadable
 from tinysam.runtime.manifest import ModelFile
 
-_ERRORS_ONLY = 3
+_NO_LOG = 4
+"""Fatal errors only: whatever goes wrong is raised as well, and the command prints it in one line."""
 
 
 class OnnxEngine:
     """One session; ONNX Runtime allows concurrent `run` calls on it."""
 
     def __init__(self, path: Path, file: ModelFile, threads: int) -> None:
+        self._path = path
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = _ERRORS_ONLY
+        options.log_severity_level = _NO_LOG
         # The arena keeps the largest activations for ever: on a small device that is most of the memory.
         options.enable_cpu_mem_arena = False
         # Two sessions take turns; a pool that spins while it waits takes cores from the other one.
@@ -33,7 +35,10 @@ class OnnxEngine:
 
     def run(self, signature: str, inputs: Arrays) -> Arrays:
         """See `Engine.run`; the only signature is the unnamed one."""
-        return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
+        try:
+            return dict(zip(self._outputs, self._session.run(self._outputs, inputs), strict=True))
+        except Exception as error:  # see above
+            raise failed(self._path, "onnxruntime", error) from error
 
 
 ENGINE = OnnxEngine

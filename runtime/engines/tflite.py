@@ -6,7 +6,7 @@ from typing import Any
 
 from ai_edge_litert.interpreter import Interpreter
 
-from tinysam.runtime.engines import Arrays, check_signature, check_tensors, unreadable
+from tinysam.runtime.engines import Arrays, check_signature, check_tensors, failed, unreadable
 from tinysam.runtime.errors import ArtifactError
 from tinysam.runtime.manifest import ModelFile
 
@@ -27,7 +27,11 @@ class TfliteEngine:
     def run(self, signature: str, inputs: Arrays) -> Arrays:
         """See `Engine.run`."""
         with self._lock:
-            outputs: Arrays = self._runner(signature)(**inputs)
+            runner = self._runner(signature)
+            try:
+                outputs: Arrays = runner(**inputs)
+            except Exception as error:  # see above
+                raise failed(self._path, "ai-edge-litert", error) from error
         return outputs
 
     def _runner(self, name: str) -> Any:

@@ -109,6 +109,7 @@ class _Run:
         self.segmenter.set_image(picture if whole else picture.crop(region.box))
         for stage, duration in self.segmenter.timing_ms.items():
             self.timing_ms[stage] = self.timing_ms.get(stage, 0.0) + duration
+        self.timing_ms["load decoder"] = self.timing_ms.get("load decoder", 0) + self.segmenter.graphs.load("decoder")
         height, width = self.segmenter.frame.original_size
         points = self.settings.grid(region.layer) * [width, height]
         if not self.settings.hierarchical:

@@ -14,7 +14,7 @@ def write_coco(result: Result, stream: IO[bytes]) -> None:
 
 def write_coco_polygons(result: Result, stream: IO[bytes]) -> None:
     """COCO json with polygons: holes are lost, corners are simplified, objects may have several parts."""
-    _write(result, stream, lambda mask: [[c for xy in ring for c in xy] for ring in polygons(mask.rle)])
+    _write(result, stream, lambda mask: [ring.ravel().tolist() for ring in polygons(mask.rle)])
 
 
 def _write(result: Result, stream: IO[bytes], segmentation: Any) -> None:

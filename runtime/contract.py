@@ -1,0 +1,72 @@
+"""The tensors that a model file has to have, see docs/artifacts.md; a manifest that says otherwise is refused."""
+
+import re
+
+from tinysam.runtime.errors import ArtifactError
+from tinysam.runtime.manifest import Manifest, ModelFile, Signature
+
+_FIXED = re.compile(r"decode_([1-9]\d{0,3})x([1-9]\d{0,3})")
+_FREE = ""
+"""Name of the signature of an ONNX file, whose numbers of prompts and points are free."""
+
+Shape = tuple[int | str, ...]
+
+
+def check_contract(manifest: Manifest, file: ModelFile) -> None:
+    """ArtifactError if the manifest gives a file other tensors than the runtime will use."""
+    if file.part == "encoder" and len(file.signatures) != 1:
+        raise ArtifactError(f"{file.path}: {len(file.signatures)} signatures, expected one; export the model again")
+    for name, signature in file.signatures.items():
+        inputs, outputs = _encoder(manifest, file) if file.part == "encoder" else _decoder(manifest, file, name)
+        for side, expected in (("inputs", inputs), ("outputs", outputs)):
+            found = {tensor: spec.shape for tensor, spec in getattr(signature, side).items()}
+            if _sizes(found) != _sizes(expected):
+                raise ArtifactError(
+                    f"{file.path}: {side} of signature {name!r} are {found}, expected {expected}: export again"
+                )
+        _check_dtypes(file, signature)
+
+
+def fixed_batches(file: ModelFile) -> list[tuple[int, int, str]]:
+    """(prompts, points, signature name) of a decoder with fixed shapes, smallest first; empty if its axes are free."""
+    matches = ((_FIXED.fullmatch(name), name) for name in file.signatures)
+    return sorted((int(match[1]), int(match[2]), name) for match, name in matches if match)
+
+
+def _encoder(manifest: Manifest, file: ModelFile) -> tuple[dict[str, Shape], dict[str, Shape]]:
+    size, grid = manifest.image_size, manifest.grid
+    return {"image": _image(file, 3, size)}, {"image_embeddings": _image(file, 256, grid)}
+
+
+def _decoder(manifest: Manifest, file: ModelFile, name: str) -> tuple[dict[str, Shape], dict[str, Shape]]:
+    prompts: int | str = "P"
+    points: int | str = "N"
+    if name != _FREE:
+        match = _FIXED.fullmatch(name)
+        if not match:
+            raise ArtifactError(f"{file.path}: signature {name!r}, expected decode_<P>x<N>; export the model again")
+        prompts, points = int(match[1]), int(match[2])
+    side, masks = 4 * manifest.grid, len(manifest.mask_tokens)
+    inputs: dict[str, Shape] = {
+        "image_embeddings": _image(file, 256, manifest.grid),
+        "point_coords": (prompts, points, 2),
+        "point_labels": (prompts, points),
+        "mask_input": _image(file, 1, side),
+        "has_mask_input": (1,),
+    }
+    return inputs, {"low_res_masks": (prompts, masks, side, side), "iou_predictions": (prompts, masks)}
+
+
+def _image(file: ModelFile, channels: int, side: int) -> Shape:
+    return (1, channels, side, side) if file.layout == "NCHW" else (1, side, side, channels)
+
+
+def _sizes(tensors: dict[str, Shape]) -> dict[str, tuple[int | None, ...]]:
+    """The shapes with free dimensions as None, whatever they are called."""
+    return {name: tuple(None if isinstance(axis, str) else axis for axis in shape) for name, shape in tensors.items()}
+
+
+def _check_dtypes(file: ModelFile, signature: Signature) -> None:
+    for name, spec in (*signature.inputs.items(), *signature.outputs.items()):
+        if spec.dtype != "float32":
+            raise ArtifactError(f"{file.path}: tensor {name} is {spec.dtype}, expected float32; export the model again")
