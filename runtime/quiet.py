@@ -16,7 +16,7 @@ def quiet_engine() -> Iterator[None]:
     LiteRT announces its delegate there and has no switch for it. For the command only: it redirects the whole process.
     """
     try:
-        captured = tempfile.TemporaryFile()
+        captured = tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
     except OSError:  # nowhere to write: rather chatter than no result
         yield
         return

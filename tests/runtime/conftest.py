@@ -1,0 +1,48 @@
+"""Fixtures of the runtime's tests."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.runtime import disc_model
+from tinysam.runtime import Segmenter
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHARED = REPOSITORY.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def disc_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Artifacts of the model in `disc_model.py`."""
+    return disc_model.build(tmp_path_factory.mktemp("artifacts"))
+
+
+@pytest.fixture
+def segmenter(disc_artifacts: Path) -> Segmenter:
+    return Segmenter(disc_artifacts, precision="fp32", threads=1)
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, np.ndarray]:
+    """Outputs of the official TinySAM code."""
+    path = SHARED / "golden" / "tinysam.npz"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there: no golden outputs to compare with")
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A small colourful JPEG, 60 wide and 40 high."""
+    path = tmp_path / "photo.jpg"
+    picture().save(path, quality=95)
+    return path
+
+
+def picture(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
+    """Smooth colours with an edge, the same for the same arguments."""
+    noise = np.random.default_rng(seed).integers(0, 255, (4, 6, 3)).astype(np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)

@@ -1,0 +1,150 @@
+"""Run lengths against pycocotools, regions against OpenCV, NMS against brute force, outlines by area and by fill."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image, ImageDraw
+
+from tinysam.runtime.masks.nms import nms
+from tinysam.runtime.masks.polygons import outlines, polygons, simplified
+from tinysam.runtime.masks.regions import components, remove_small_regions
+from tinysam.runtime.masks.rle import Rle
+
+coco = pytest.importorskip("pycocotools.mask")
+
+shapes = st.tuples(st.integers(1, 24), st.integers(1, 24))
+masks = hnp.arrays(np.bool_, shapes)
+
+
+@settings(max_examples=300)
+@given(masks)
+def test_rle_is_that_of_pycocotools(mask: np.ndarray) -> None:
+    theirs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    ours = Rle.encode(mask)
+    assert ours.to_coco() == theirs["counts"].decode()
+    assert ours.area == coco.area(theirs)
+    x, y, width, height = coco.toBbox(theirs)
+    if mask.any():
+        assert ours.box == (x, y, x + width, y + height)
+    np.testing.assert_array_equal(ours.decode(), mask)
+    np.testing.assert_array_equal(Rle.from_coco(mask.shape, ours.to_coco()).decode(), mask)
+
+
+@settings(max_examples=200)
+@given(masks, st.data())
+def test_crops_encode_and_decode_as_part_of_the_whole(mask: np.ndarray, data: st.DataObject) -> None:
+    height, width = mask.shape
+    x0, y0 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    x1, y1 = data.draw(st.integers(x0 + 1, width)), data.draw(st.integers(y0 + 1, height))
+    crop = mask[y0:y1, x0:x1]
+    np.testing.assert_array_equal(Rle.encode(mask).decode_crop((x0, y0, x1, y1)), crop)
+    only = np.zeros_like(mask)
+    only[y0:y1, x0:x1] = crop
+    np.testing.assert_array_equal(Rle.encode_crop(crop, (x0, y0), mask.shape).decode(), only)
+
+
+def test_rle_of_a_large_mask_has_large_counts() -> None:
+    mask = np.zeros((3000, 4000), np.bool_)
+    mask[100:2900, 50:3950] = True
+    theirs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    assert Rle.encode(mask).to_coco() == theirs["counts"].decode()
+
+
+@pytest.mark.parametrize("text", ["", "P", "1", "~~", "o" * 30])
+def test_damaged_coco_text_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="COCO run lengths"):
+        Rle.from_coco((5, 5), text)
+
+
+@settings(max_examples=200)
+@given(masks, st.integers(0, 12))
+def test_regions_are_those_of_opencv(mask: np.ndarray, min_area: int) -> None:
+    cv2 = pytest.importorskip("cv2")
+    _, areas = components(Rle.encode(mask))
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    assert sorted(areas) == sorted(stats[1:, -1])
+    cleaned, changed = remove_small_regions(Rle.encode(mask), min_area)
+    expected = opencv_clean(cv2, opencv_clean(cv2, mask, min_area, holes=True), min_area, holes=False)
+    assert cleaned.area == expected.sum()
+    if len(set(areas.tolist())) == len(areas):  # else which of two largest islands stays is open
+        np.testing.assert_array_equal(cleaned.decode(), expected)
+        assert changed == (expected != mask).any()
+
+
+def opencv_clean(cv2: object, mask: np.ndarray, min_area: int, holes: bool) -> np.ndarray:
+    """SAM's `remove_small_regions`."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((mask ^ holes).astype(np.uint8), 8)  # type: ignore[attr-defined]
+    sizes = stats[1:, -1]
+    small = [index + 1 for index, size in enumerate(sizes) if size < min_area]
+    if not small:
+        return mask
+    fill = [0, *small] if holes else [index for index in range(count) if index not in [0, *small]]
+    if not holes and not fill:
+        fill = [int(np.argmax(sizes)) + 1]
+    return np.isin(labels, fill) if not holes else mask | np.isin(labels, small)
+
+
+@settings(max_examples=200)
+@given(st.integers(0, 30), st.floats(0, 1), st.integers(0, 2**32 - 1))
+def test_nms_is_that_of_brute_force(count: int, threshold: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, 50, (count, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(1, 40, (count, 2))], axis=1)
+    scores = rng.integers(0, 10, count) / 10
+    kept: list[int] = []
+    for index in sorted(range(count), key=lambda i: (-scores[i], i)):
+        if all(iou(boxes[index], boxes[better]) <= threshold for better in kept):
+            kept.append(index)
+    assert nms(boxes, scores, threshold).tolist() == kept
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    overlap = width * height
+    return overlap / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - overlap)
+
+
+@settings(max_examples=200)
+@given(masks)
+def test_outlines_enclose_the_mask(mask: np.ndarray) -> None:
+    # shoelace: outer outlines count positive, those around holes negative
+    area = sum(
+        float((r[:, 0] * np.roll(r[:, 1], -1) - r[:, 1] * np.roll(r[:, 0], -1)).sum()) / 2 for r in outlines(mask)
+    )
+    assert area == mask.sum()
+
+
+def test_outline_of_one_pixel_is_a_unit_square() -> None:
+    mask = np.zeros((4, 5), np.bool_)
+    mask[2, 3] = True
+    (ring,) = polygons(Rle.encode(mask))
+    assert sorted(map(tuple, ring.tolist())) == [(3, 2), (3, 3), (4, 2), (4, 3)]
+
+
+def test_polygons_of_a_smooth_shape_fill_it_again() -> None:
+    y, x = np.mgrid[:120, :160]
+    mask = ((x - 70) / 50) ** 2 + ((y - 60) / 40) ** 2 < 1
+    mask |= ((x - 140) / 15) ** 2 + ((y - 30) / 12) ** 2 < 1
+    rings = polygons(Rle.encode(mask))
+    assert len(rings) == 2
+    assert sum(map(len, rings)) < 120
+    canvas = Image.new("1", (160, 120))
+    for ring in rings:
+        ImageDraw.Draw(canvas).polygon([(float(a) - 0.5, float(b) - 0.5) for a, b in ring], fill=1)
+    drawn = np.asarray(canvas)
+    assert (drawn & mask).sum() / (drawn | mask).sum() > 0.95
+
+
+def test_simplified_outline_stays_near() -> None:
+    angle = np.linspace(0, 2 * np.pi, 400, endpoint=False)
+    ring = np.rint(np.stack([100 + 90 * np.cos(angle), 100 + 60 * np.sin(angle)], axis=1)).astype(np.int64)
+    short = simplified(ring, 1.0)
+    assert len(short) < len(ring) / 4
+    start, end = short, np.roll(short, -1, axis=0)
+    along = end - start
+    for point in ring:
+        part = np.clip(((point - start) * along).sum(1) / (along**2).sum(1), 0, 1)
+        assert np.hypot(*(point - start - part[:, None] * along).T).min() <= 1.0 + 1e-9
