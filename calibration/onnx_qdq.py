@@ -1,0 +1,210 @@
+"""Static INT8 ONNX graphs in QDQ form: which nodes become integer, and the quantize/dequantize pairs around them.
+
+ONNX Runtime fuses `DequantizeLinear -> op -> QuantizeLinear` into its integer kernels. The rules here follow from what
+those kernels can do:
+
+* Conv, and the Add and GELU of the convolutional stage: integer in, integer out.
+* Gemm: integer in; its output stays float unless an integer GELU follows, which saves a pair at every residual.
+* LayerNormalization, Softmax, residual additions: float.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+from tinysam.calibration.errors import CalibrationError
+from tinysam.calibration.qparams import QParams, quantize_weight, weight_scales
+
+Floats = npt.NDArray[np.float32]
+
+WEIGHT_AXIS = {"Conv": 0, "Gemm": 0}
+"""Output-channel axis of the weight; Gemm weights are (outputs, inputs) as `nn.Linear` exports them (transB = 1)."""
+
+LARGE_BYTES = 16384
+"""Constants of float nodes from this size on are stored as int8, one scale per head, and dequantized when they run."""
+
+
+@dataclass
+class Plan:
+    """Decisions for one graph."""
+
+    nodes: set[str] = field(default_factory=set)
+    """Names of the nodes that become integer."""
+    activations: dict[str, QParams] = field(default_factory=dict)
+    """Parameters of every tensor that enters or leaves them as integers."""
+    gelu_slopes: dict[str, float] = field(default_factory=dict)
+    """GELU node -> slope of its sigmoid form."""
+
+
+class QdqWriter:
+    """Rewrites one graph node by node."""
+
+    def __init__(self, model: onnx.ModelProto, plan: Plan) -> None:
+        self.plan = plan
+        self.model = onnx.ModelProto()
+        self.model.CopyFrom(model)
+        self.graph = self.model.graph
+        self.constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.graph.initializer}
+        self.nodes: list[onnx.NodeProto] = []
+        self.added: dict[str, onnx.TensorProto] = {}
+        self.made: set[str] = set()  # Q and DQ nodes that several readers share
+        self.leaving = {  # tensors that leave their node as integers
+            node.output[0] for node in self.graph.node if node.name in plan.nodes and self.leaves_as_integer(node)
+        }
+
+    def constant(self, name: str, array: npt.NDArray[np.generic]) -> str:
+        """Adds an initializer once."""
+        if name not in self.added:
+            self.added[name] = numpy_helper.from_array(np.asarray(array), name)
+        return name
+
+    def scale_and_zero(self, tensor: str, params: QParams) -> list[str]:
+        """Initializers of a tensor's parameters."""
+        kind = np.int8 if params.signed else np.uint8
+        return [
+            self.constant(f"{tensor}.scale", np.float32(params.scale)),
+            self.constant(f"{tensor}.zero_point", kind(params.zero_point)),
+        ]
+
+    def params(self, tensor: str) -> QParams:
+        """Parameters of an activation; CalibrationError if the plan has none."""
+        if tensor not in self.plan.activations:
+            raise CalibrationError(f"tensor {tensor} has no range: it was not observed")
+        return self.plan.activations[tensor]
+
+    def quantized(self, tensor: str) -> str:
+        """Name of the integer version of an activation, made on first use."""
+        name = f"{tensor}.q"
+        if name not in self.made:
+            self.nodes.append(
+                helper.make_node(
+                    "QuantizeLinear", [tensor, *self.scale_and_zero(tensor, self.params(tensor))], [name], name
+                )
+            )
+            self.made.add(name)
+        return name
+
+    def dequantized(self, tensor: str, reader: str) -> str:
+        """A float view of the integer version, of its own for every reader: fusion needs that."""
+        name = f"{tensor}.dq.{reader}"
+        self.nodes.append(
+            helper.make_node(
+                "DequantizeLinear",
+                [self.quantized(tensor), *self.scale_and_zero(tensor, self.params(tensor))],
+                [name],
+                name,
+            )
+        )
+        return name
+
+    def weight(self, tensor: str, axis: int) -> tuple[str, Floats]:
+        """Integer weight with one scale per output channel; its float view and the scales."""
+        weight = self.constants[tensor]
+        scales = weight_scales(weight, axis)
+        name = f"{tensor}.dq"
+        if name not in self.made:
+            inputs = [
+                self.constant(f"{tensor}.int8", quantize_weight(weight, scales, axis)),
+                self.constant(f"{tensor}.scale", scales),
+                self.constant(f"{tensor}.zero_point", np.zeros(len(scales), np.int8)),
+            ]
+            self.nodes.append(helper.make_node("DequantizeLinear", inputs, [name], name, axis=axis))
+            self.made.add(name)
+        return name, scales
+
+    def bias(self, tensor: str, reader: str, scales: Floats) -> str:
+        """int32 bias at the scale of the accumulator."""
+        values = np.clip(np.rint(self.constants[tensor] / scales.astype(np.float64)), -(2**31) + 1, 2**31 - 1)
+        name = f"{tensor}.dq.{reader}"
+        inputs = [
+            self.constant(f"{name}.int32", values.astype(np.int32)),
+            self.constant(f"{name}.scale", scales.astype(np.float32)),
+            self.constant(f"{name}.zero_point", np.zeros(len(scales), np.int32)),
+        ]
+        self.nodes.append(helper.make_node("DequantizeLinear", inputs, [name], name, axis=0))
+        return name
+
+    def linear(self, node: onnx.NodeProto) -> None:
+        """Conv or Gemm with integer activation, weight and bias."""
+        source = node.input[0]
+        weight, scales = self.weight(node.input[1], WEIGHT_AXIS[node.op_type])
+        inputs = [self.dequantized(source, node.name), weight]
+        if len(node.input) > 2 and node.input[2]:
+            inputs.append(self.bias(node.input[2], node.name, scales * np.float32(self.params(source).scale)))
+        self.emit(node, inputs)
+
+    def elementwise(self, node: onnx.NodeProto) -> None:
+        """Add of two integer activations."""
+        self.emit(node, [self.dequantized(tensor, f"{node.name}.{i}") for i, tensor in enumerate(node.input)])
+
+    def gelu(self, node: onnx.NodeProto) -> None:
+        """x * sigmoid(slope * x) with the slope in the sigmoid's scale."""
+        source, output = node.input[0], node.output[0]
+        params = self.params(source)
+        stretched = params.stretched(self.plan.gelu_slopes[node.name])
+        gate = f"{output}.gate"
+        self.plan.activations[gate] = QParams(1 / 255, -128 if params.signed else 0, params.signed)
+        view = f"{source}.dq.{node.name}.gate"
+        inputs = [self.quantized(source), *self.scale_and_zero(view, stretched)]
+        self.nodes.append(helper.make_node("DequantizeLinear", inputs, [view], view))
+        self.nodes.append(helper.make_node("Sigmoid", [view], [gate], f"{node.name}.gate"))
+        product = helper.make_node("Mul", [], [output], node.name)
+        self.emit(product, [self.dequantized(source, node.name), self.dequantized(gate, node.name)])
+
+    def emit(self, node: onnx.NodeProto, inputs: list[str]) -> None:
+        """Appends an integer node; its output goes through a pair if the plan says so."""
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        del copy.input[:]
+        copy.input.extend(inputs)
+        self.nodes.append(copy)
+
+    def float_node(self, node: onnx.NodeProto) -> None:
+        """A node that stays float reads float views of integer tensors and of its large constants."""
+        inputs = list(node.input)
+        for i, tensor in enumerate(node.input):
+            if tensor in self.leaving:
+                inputs[i] = self.dequantized(tensor, f"{node.name}.{i}")
+            elif tensor in self.constants and self.is_large(self.constants[tensor]):
+                inputs[i] = self.weight(tensor, self.constants[tensor].ndim - 3)[0]
+        self.emit(node, inputs)
+
+    @staticmethod
+    def is_large(array: npt.NDArray[np.generic]) -> bool:
+        """Whether a constant of a float node is worth storing as integers: attention biases, weights per head."""
+        return array.dtype == np.float32 and array.ndim >= 3 and array.nbytes >= LARGE_BYTES
+
+    def write(self) -> onnx.ModelProto:
+        """The rewritten model."""
+        writers = {"Conv": self.linear, "Gemm": self.linear, "Add": self.elementwise, "Gelu": self.gelu}
+        for node in self.graph.node:
+            if node.name in self.plan.nodes:
+                writers[node.op_type](node)
+            else:
+                self.float_node(node)
+        self.finish()
+        return self.model
+
+    def leaves_as_integer(self, node: onnx.NodeProto) -> bool:
+        """Whether the node's output is quantized: always, except for a Gemm that feeds float nodes."""
+        if node.op_type != "Gemm":
+            return True
+        readers = [other for other in self.graph.node if node.output[0] in other.input]
+        return bool(readers) and all(reader.name in self.plan.nodes for reader in readers)
+
+    def finish(self) -> None:
+        """Replaces nodes and drops initializers that nothing reads any more."""
+        outputs = {output.name for output in self.graph.output}
+        for tensor in self.leaving & outputs:
+            raise CalibrationError(f"graph output {tensor} would be integer: keep its node in float")
+        del self.graph.node[:]
+        self.graph.node.extend(self.nodes)
+        read = {name for node in self.nodes for name in node.input}
+        kept = [tensor for tensor in self.graph.initializer if tensor.name in read]
+        del self.graph.initializer[:]
+        self.graph.initializer.extend([*kept, *self.added.values()])
+        del self.graph.value_info[:]
+        onnx.checker.check_model(self.model)
