@@ -1,6 +1,7 @@
 """What `tinysam-run` does with its arguments."""
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -89,7 +90,7 @@ def _run_all(
             else:
                 progress.clear()
                 if not options.quiet:
-                    print("\n".join(report), flush=True)
+                    _say(report)
             progress.advance(source.path)
     if failures and len(sources) > 1:
         _fail(f"{failures} of {len(sources)} pictures failed", cli.EXIT_FAILED)
@@ -154,6 +155,14 @@ def _timed(times: dict[str, float], stage: str, work: Callable[[], Any]) -> Any:
     value = work()
     times[stage] = 1e3 * (time.perf_counter() - start)
     return value
+
+
+def _say(lines: list[str]) -> None:
+    """Prints; goes on in silence if whoever was listening has left (`tinysam-run ... | head`)."""
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _message(error: BaseException, source: Source) -> str:

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from tinysam.runtime.errors import ImageError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "MPO", "TGA", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "TGA", "JPEG2000")
 """Formats that are tried; PostScript and others that need another program to run are not among them."""
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".tga", ".jp2")
 """Files of a folder that are taken for pictures, lower case."""

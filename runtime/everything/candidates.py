@@ -41,17 +41,32 @@ def stability(logits: Floats, offset: float) -> NDArray[np.float64]:
     return score
 
 
-def low_res_boxes(logits: Floats) -> NDArray[np.intp]:
-    """(n, h, w) logits -> (n, 4): x0, y0, x1, y1 of what is above 0, ends not included; all 0 where nothing is."""
-    above = logits > 0
-    bounds = []
-    for axis in (1, 2):
-        used = above.any(axis=axis)
-        first = used.argmax(axis=1)
-        last = used.shape[1] - used[:, ::-1].argmax(axis=1)
-        empty = ~used.any(axis=1)
-        bounds += [np.where(empty, 0, first), np.where(empty, 0, last)]
-    return np.stack([bounds[0], bounds[2], bounds[1], bounds[3]], axis=1)
+def sub_pixel_boxes(logits: Floats) -> NDArray[np.float64]:
+    """(n, h, w) logits -> (n, 4): x0, y0, x1, y1 of what is above 0, in low-res pixels; all NaN where nothing is.
+
+    Between the last row that is above 0 somewhere and the next one, the edge is where their largest logits, taken as a
+    straight line, cross 0: close to what upscaling gives, so that boxes of small objects compare well.
+    """
+    x0, x1 = _crossings(logits.max(axis=1))
+    y0, y1 = _crossings(logits.max(axis=2))
+    return np.stack([x0, y0, x1, y1], axis=1)
+
+
+def _crossings(profile: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """First and last place, in pixels, where the profiles (n, length) are above 0; NaN where they never are."""
+    mirrored = _first_crossing(profile[:, ::-1])
+    return _first_crossing(profile), profile.shape[1] - mirrored
+
+
+def _first_crossing(profile: Floats) -> NDArray[np.float64]:
+    above = profile > 0
+    first = above.argmax(axis=1)
+    row = np.arange(len(profile))
+    inside = profile[row, first].astype(np.float64)
+    before = profile[row, np.maximum(first - 1, 0)].astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        place = np.where(first == 0, 0.0, first + 0.5 - inside / (inside - before))
+    return np.where(above.any(axis=1), place, np.nan)
 
 
 def make_candidates(
@@ -59,25 +74,24 @@ def make_candidates(
 ) -> list[Candidate]:
     """Candidates of (n, side, side) masks that are not empty inside the photograph; `points` are (n, 2) in the crop."""
     height, width = frame.low_res_size
-    boxes = low_res_boxes(logits[:, :height, :width])
+    boxes = sub_pixel_boxes(logits[:, :height, :width])
     return [
-        _candidate(frame, logits[index], boxes[index].tolist(), float(iou[index]), float(scores[index]), points[index])
-        for index in np.flatnonzero(boxes[:, 2] > boxes[:, 0])
+        _candidate(frame, logits[index], boxes[index], float(iou[index]), float(scores[index]), points[index])
+        for index in np.flatnonzero(~np.isnan(boxes[:, 0]))
     ]
 
 
 def _candidate(
-    frame: Frame, logits: Floats, low_box: list[int], iou: float, score: float, point: NDArray[np.float64]
+    frame: Frame, logits: Floats, low_box: NDArray[np.float64], iou: float, score: float, point: NDArray[np.float64]
 ) -> Candidate:
-    x0, y0, x1, y1 = low_box
+    x0, y0, x1, y1 = low_box.astype(int).tolist()
     top, left = max(0, y0 - _MARGIN), max(0, x0 - _MARGIN)
-    piece = logits[top : y1 + _MARGIN, left : x1 + _MARGIN].copy()
+    piece = logits[top : y1 + 1 + _MARGIN, left : x1 + 1 + _MARGIN].copy()
     height, width = frame.original_size
-    corners = frame.to_original(np.array([[x0, y0], [x1, y1]]) * LOW_RES_STRIDE)
+    corners = frame.to_original(low_box.reshape(2, 2) * LOW_RES_STRIDE)
     (box_x0, box_y0), (box_x1, box_y1) = np.minimum(corners, [width, height]).tolist()
-    return Candidate(
-        piece, (top, left), (box_x0, box_y0, box_x1, box_y1), iou, score, (float(point[0]), float(point[1]))
-    )
+    x, y = point.tolist()
+    return Candidate(piece, (top, left), (box_x0, box_y0, box_x1, box_y1), iou, score, (x, y))
 
 
 def boxes_of(candidates: Sequence[Candidate]) -> NDArray[np.float64]:

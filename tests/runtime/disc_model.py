@@ -35,7 +35,7 @@ _CHANNELS = 256
 def build(
     folder: Path, mask_tokens: tuple[int, ...] = (1, 2, 3), thresholds: EverythingThresholds = THRESHOLDS
 ) -> Path:
-    """Writes `disc-64` artifacts for the onnx engine, called fp32 and int8 (the same files), and returns their folder."""
+    """Writes `disc-64` artifacts for the onnx engine, fp32 and int8 being the same; returns their folder."""
     out = folder / f"disc-{SIZE}"
     out.mkdir(parents=True)
     onnx.save(_encoder(), out / "encoder.onnx")

@@ -1,0 +1,241 @@
+"""Segment everything: the parts by hand, the whole against a textbook generator at full size."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.runtime import disc_model
+from tests.runtime.conftest import picture
+from tinysam.runtime import Segmenter
+from tinysam.runtime.everything.candidates import cut_by_crop, stability, sub_pixel_boxes
+from tinysam.runtime.everything.crops import crops
+from tinysam.runtime.everything.generator import segment_everything
+from tinysam.runtime.everything.settings import EverythingSettings, point_grid
+from tinysam.runtime.manifest import EverythingThresholds
+from tinysam.runtime.masks.nms import nms
+from tinysam.runtime.results import MaskRecord
+
+
+def test_grid_points_are_cell_centres() -> None:
+    expected = [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]
+    np.testing.assert_array_equal(point_grid(2), expected)
+    assert len(point_grid(32)) == 1024
+
+
+def test_crops_of_one_layer_by_hand() -> None:
+    # overlap = int(512/1500 * 1500 * 2/2) = 512 pixels; a crop is ceil((512 + side) / 2)
+    assert [crop.box for crop in crops((1500, 2000), 1, 512 / 1500)] == [
+        (0, 0, 2000, 1500),
+        (0, 0, 1256, 1006),
+        (0, 494, 1256, 1500),
+        (744, 0, 2000, 1006),
+        (744, 494, 2000, 1500),
+    ]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (480, 640), (3000, 4000)])
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_crops_cover_every_pixel(size: tuple[int, int], layers: int) -> None:
+    for layer in range(layers + 1):
+        seen = np.zeros(size, np.bool_)
+        for crop in crops(size, layers, 512 / 1500):
+            x0, y0, x1, y1 = crop.box
+            assert 0 <= x0 < x1 <= size[1]
+            assert 0 <= y0 < y1 <= size[0]
+            if crop.layer == layer:
+                seen[y0:y1, x0:x1] = True
+        assert seen.all()
+
+
+def test_stability_by_hand() -> None:
+    logits = np.array([[[3.0, 0.5, -0.5, -3.0]], [[-9.0, -9.0, -9.0, -9.0]]], np.float32)
+    np.testing.assert_allclose(stability(logits, 1.0), [1 / 3, 0])
+
+
+def test_sub_pixel_boxes_by_hand() -> None:
+    logits = np.full((3, 4, 5), -1.0, np.float32)
+    logits[0, 1:3, 2:5] = 3  # crosses 0 a quarter of the way from the centre outside to the centre inside
+    logits[2, 3, 0] = 1
+    expected = [[1.75, 0.75, 5, 3.25], [np.nan] * 4, [0, 3, 1, 4]]
+    np.testing.assert_allclose(sub_pixel_boxes(logits), expected)
+
+
+def test_masks_at_an_inner_edge_of_a_crop_are_cut() -> None:
+    boxes = np.array([[100.0, 100, 200, 200], [300, 100, 495, 200], [2, 100, 200, 200], [100, 100, 200, 499]])
+    # the crop is the left half of a photograph 1000 wide and 500 high
+    assert cut_by_crop(boxes, (0, 0, 500, 500), (500, 1000)).tolist() == [False, True, False, False]
+
+
+def textbook(segmenter: Segmenter, image: np.ndarray, settings: EverythingSettings) -> list[dict[str, object]]:
+    """SAM's generator without crops, all at full size: the reference for what the fast one may leave out."""
+    height, width = image.shape[:2]
+    segmenter.set_image(image)
+    logits, scores, origins = [], [], []
+    for point in point_grid(settings.points_per_side) * [width, height]:
+        result = segmenter.predict(point[None], [1], return_logits=True)
+        logits += list(result.masks)
+        scores += result.iou_predictions.tolist()
+        origins += [point] * len(result.masks)
+    offset = settings.stability_score_offset
+    keep = []
+    for index, mask in enumerate(logits):
+        stable = (mask > offset).sum() / max(1, (mask > -offset).sum())
+        if scores[index] > settings.pred_iou_thresh and stable >= settings.stability_score_thresh and (mask > 0).any():
+            keep.append(index)
+    boxes = []
+    for index in keep:
+        y, x = np.nonzero(logits[index] > 0)
+        boxes.append([x.min(), y.min(), x.max(), y.max()])
+    kept = nms(np.array(boxes, np.float64), np.array([scores[index] for index in keep]), settings.box_nms_thresh)
+    return [{"mask": logits[keep[i]] > 0, "score": scores[keep[i]], "point": origins[keep[i]]} for i in kept]
+
+
+def plain(**changes: object) -> EverythingSettings:
+    return EverythingSettings.of_model(disc_model.THRESHOLDS, hierarchical=False, **changes)
+
+
+def test_plain_grid_finds_what_the_textbook_finds(segmenter: Segmenter) -> None:
+    image = np.asarray(picture(200, 150))
+    settings = plain(points_per_side=6, stability_score_thresh=0.6)
+    expected = textbook(segmenter, image, settings)
+    found = segment_everything(segmenter, image, settings)
+    assert not found.notes
+    assert found.points == 36
+    by_key = {(mask.point_coords[0], round(mask.predicted_iou, 5)): mask for mask in found.masks}
+    # Boxes at low resolution may decide a close call of the suppression differently: nearly all have to agree.
+    matches = 0
+    for one in expected:
+        point = one["point"]
+        assert isinstance(point, np.ndarray)
+        mask = by_key.get(((point[0], point[1]), round(float(str(one["score"])), 5)))
+        matches += mask is not None and bool((mask.mask() == one["mask"]).all())
+    assert matches >= 0.9 * len(expected)
+    assert abs(len(found.masks) - len(expected)) <= 0.1 * len(expected)
+    assert len(expected) > 10
+
+
+def test_masks_come_largest_first_and_know_themselves(segmenter: Segmenter) -> None:
+    found = segment_everything(segmenter, picture(200, 150), plain())
+    areas = [mask.area for mask in found.masks]
+    assert areas == sorted(areas, reverse=True)
+    for mask in found.masks:
+        pixels = mask.mask()
+        assert pixels.shape == (150, 200)
+        assert pixels.sum() == mask.area
+        y, x = np.nonzero(pixels)
+        assert mask.bbox == (x.min(), y.min(), x.max() - x.min() + 1, y.max() - y.min() + 1)
+        assert mask.crop_box == (0, 0, 200, 150)
+
+
+def test_hierarchical_asks_fewer_points_and_finds_the_same_large_masks(segmenter: Segmenter) -> None:
+    image = picture(200, 150)
+    both = [
+        segment_everything(segmenter, image, plain(points_per_side=16)),
+        segment_everything(segmenter, image, EverythingSettings.of_model(disc_model.THRESHOLDS, points_per_side=16)),
+    ]
+    assert both[0].points == 256
+    assert both[1].points < 128
+    covered = [np.any([mask.mask() for mask in found.masks], axis=0) for found in both]
+    assert (covered[0] == covered[1]).mean() > 0.95
+
+
+def test_hierarchical_with_no_points_left_is_no_error(segmenter: Segmenter) -> None:
+    settings = EverythingSettings.of_model(disc_model.THRESHOLDS, points_per_side=8, coarse_logit_thresh=-100.0)
+    found = segment_everything(segmenter, picture(200, 150), settings)
+    assert found.points == 4
+    assert found.masks
+
+
+def test_points_of_a_single_cell_grid(segmenter: Segmenter) -> None:
+    found = segment_everything(segmenter, picture(9, 7), EverythingSettings(points_per_side=1, pred_iou_thresh=0.1))
+    assert found.points == 2
+
+
+def test_crop_layers_find_more_and_stay_inside_their_crops(segmenter: Segmenter) -> None:
+    image = picture(400, 300)
+    whole = segment_everything(segmenter, image, plain())
+    cropped = segment_everything(segmenter, image, plain(crop_n_layers=1))
+    assert cropped.points == 5 * 64
+    assert len(cropped.masks) > len(whole.masks)
+    boxes = {mask.crop_box for mask in cropped.masks}
+    assert len(boxes) > 1
+    for mask in cropped.masks:
+        assert mask.crop_box is not None
+        x0, y0, x1, y1 = mask.crop_box
+        pixels = mask.mask()
+        assert pixels.sum() == pixels[y0:y1, x0:x1].sum()
+
+
+def test_downscaled_point_grid_of_crops() -> None:
+    settings = EverythingSettings(points_per_side=32, crop_n_layers=2, crop_n_points_downscale_factor=2)
+    assert [len(settings.grid(layer)) for layer in range(3)] == [1024, 256, 64]
+    assert [len(settings.coarse_grid(layer)) for layer in range(3)] == [64, 16, 4]
+
+
+def test_small_regions_are_removed(segmenter: Segmenter) -> None:
+    found = segment_everything(segmenter, picture(200, 150), plain(min_mask_region_area=10**6))
+    assert found.masks  # the largest island of each mask stays
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "note"),
+    [
+        (EverythingThresholds(8, pred_iou_thresh=0.95, stability_score_thresh=0.5), "lowered to 0.85 and 0.40"),
+        (EverythingThresholds(8, pred_iou_thresh=1.0, stability_score_thresh=1.0), "lowered to 0.80 and 0.80"),
+    ],
+)
+@pytest.mark.parametrize("hierarchical", [False, True])
+def test_thresholds_out_of_reach_are_relaxed_and_it_is_said(
+    segmenter: Segmenter, thresholds: EverythingThresholds, note: str, hierarchical: bool
+) -> None:
+    settings = EverythingSettings.of_model(thresholds, hierarchical=hierarchical)
+    found = segment_everything(segmenter, picture(200, 150), settings)
+    assert found.masks
+    assert note in found.notes[0]
+
+
+def test_nothing_found_is_said(tmp_path: Path) -> None:
+    """A brightness far below zero lowers every logit of the disc model under its largest radius."""
+    folder = disc_model.build(tmp_path)
+    segmenter = Segmenter(folder, precision="fp32", threads=1)
+    dark = segmenter.graphs.encode
+    segmenter.graphs.encode = lambda image: dark(image) - 1e4  # type: ignore[method-assign]
+    found = segment_everything(segmenter, picture(), plain())
+    assert not found.masks
+    assert found.notes == ("the model found nothing in this image",)
+
+
+def test_same_image_gives_identical_masks(segmenter: Segmenter) -> None:
+    def signature() -> list[tuple[float, list[int]]]:
+        found: list[MaskRecord] = segment_everything(segmenter, picture(200, 150)).masks
+        return [(mask.predicted_iou, mask.rle.counts.tolist()) for mask in found]
+
+    first = signature()
+    assert all(signature() == first for _ in range(3))
+
+
+def test_batch_size_does_not_change_the_masks(segmenter: Segmenter) -> None:
+    image = Image.fromarray(np.asarray(picture(120, 90)))
+    counts = []
+    for batch in (1, 5, 64, 1000):
+        found = segment_everything(segmenter, image, plain(points_per_batch=batch))
+        counts.append([mask.rle.counts.tolist() for mask in found.masks])
+    assert counts[0] == counts[1] == counts[2] == counts[3]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"points_per_side": 0},
+        {"points_per_batch": 0},
+        {"crop_n_layers": 5},
+        {"crop_n_points_downscale_factor": 0},
+        {"crop_overlap_ratio": 1.0},
+        {"point_grids": [np.zeros((1, 2)), np.zeros((1, 2))]},
+    ],
+)
+def test_senseless_settings_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        EverythingSettings(**changes)  # type: ignore[arg-type]

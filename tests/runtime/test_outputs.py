@@ -1,0 +1,226 @@
+"""Result files, each read back by something that did not write it."""
+
+import json
+import os
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.runtime.conftest import picture
+from tinysam.runtime.errors import OutputError
+from tinysam.runtime.formats import FORMATS
+from tinysam.runtime.masks.rle import Rle
+from tinysam.runtime.outputs.atomic import replacing
+from tinysam.runtime.outputs.overlay import draw_overlay
+from tinysam.runtime.outputs.palette import color
+from tinysam.runtime.outputs.write import write_result
+from tinysam.runtime.results import MaskRecord, Result
+
+SIZE = (90, 120)
+
+
+def masks() -> np.ndarray:
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    large = (x - 50) ** 2 + (y - 40) ** 2 < 35**2
+    small = (abs(x - 60) < 12) & (abs(y - 50) < 8)
+    corner = x + y > 190
+    return np.stack([large, small, corner])
+
+
+@pytest.fixture
+def result() -> Result:
+    first, second, third = (Rle.encode(mask) for mask in masks())
+    records = [
+        MaskRecord(first, 0.9, 0.95, point_coords=((50.0, 40.0), (5.0, 5.0)), point_labels=(1, 0)),
+        MaskRecord(second, 0.8, 0.85, box=(48.0, 42.0, 72.0, 58.0)),
+        MaskRecord(third, 0.7, 0.75, point_coords=((118.0, 88.0),), point_labels=(1,), crop_box=(0, 0, 120, 90)),
+    ]
+    return Result("photo.jpg", SIZE, records, "disc-64", "onnx", "fp32", {"encoder": 1.25}, ("a note",))
+
+
+def write(result: Result, folder: Path, *formats: str) -> list[Path]:
+    return write_result(result, picture(SIZE[1], SIZE[0]), folder, "photo", formats)
+
+
+def test_every_format_has_its_documented_name(result: Result, tmp_path: Path) -> None:
+    written = write(result, tmp_path, *FORMATS)
+    assert sorted(path.name for path in written) == sorted(path.name for path in tmp_path.iterdir())
+    assert {path.name for path in written} == {
+        "photo.overlay.jpg",
+        "photo.mask-001.png",
+        "photo.mask-002.png",
+        "photo.mask-003.png",
+        "photo.labels.png",
+        "photo.coco.json",
+        "photo.polygons.json",
+        "photo.labelme.json",
+        "photo.npz",
+    }
+
+
+def test_one_bit_masks(result: Result, tmp_path: Path) -> None:
+    for path, mask in zip(write(result, tmp_path, "mask"), masks(), strict=True):
+        with Image.open(path) as image:
+            assert image.mode == "1"
+            np.testing.assert_array_equal(np.asarray(image), mask)
+
+
+def test_labels_are_the_number_of_the_last_mask(result: Result, tmp_path: Path) -> None:
+    expected = np.zeros(SIZE, np.uint8)
+    for number, mask in enumerate(masks(), start=1):
+        expected[mask] = number
+    (path,) = write(result, tmp_path, "label")
+    with Image.open(path) as image:
+        assert image.mode == "P"
+        np.testing.assert_array_equal(np.asarray(image), expected)
+        assert image.convert("RGB").getpixel((60, 50)) == color(1)
+
+
+def test_labels_of_many_masks_have_16_bits(tmp_path: Path) -> None:
+    dot = np.zeros((20, 20), np.bool_)
+    records = []
+    for index in range(300):
+        dot[:] = False
+        dot.flat[index] = True
+        records.append(MaskRecord(Rle.encode(dot), 1.0, 1.0))
+    many = Result("many.png", (20, 20), records, "disc-64", "onnx", "fp32")
+    (path,) = write_result(many, picture(20, 20), tmp_path, "many", ["label"])
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(np.asarray(image).ravel()[:300], np.arange(1, 301))
+
+
+def test_coco_json_is_read_by_pycocotools(result: Result, tmp_path: Path) -> None:
+    coco = pytest.importorskip("pycocotools.coco")
+    (path,) = write(result, tmp_path, "json")
+    dataset = coco.COCO(path)
+    (image,) = dataset.loadImgs(dataset.getImgIds())
+    assert (image["height"], image["width"], image["file_name"]) == (*SIZE, "photo.jpg")
+    annotations = dataset.loadAnns(dataset.getAnnIds())
+    for annotation, mask in zip(annotations, masks(), strict=True):
+        np.testing.assert_array_equal(dataset.annToMask(annotation).astype(bool), mask)
+        y, x = np.nonzero(mask)
+        assert annotation["area"] == mask.sum()
+        assert annotation["bbox"] == [x.min(), y.min(), x.max() - x.min() + 1, y.max() - y.min() + 1]
+    assert annotations[0]["point_labels"] == [1, 0]
+    assert annotations[1]["box"] == [48, 42, 72, 58]
+    assert annotations[2]["predicted_iou"] == pytest.approx(0.7)
+    info = json.loads(path.read_text())["info"]
+    assert (info["model"], info["notes"], info["timing_ms"]) == ("disc-64", ["a note"], {"encoder": 1.25})
+
+
+def test_coco_polygons_are_filled_by_pycocotools(result: Result, tmp_path: Path) -> None:
+    coco = pytest.importorskip("pycocotools.coco")
+    (path,) = write(result, tmp_path, "polygons")
+    dataset = coco.COCO(path)
+    for annotation, mask in zip(dataset.loadAnns(dataset.getAnnIds()), masks(), strict=True):
+        filled = dataset.annToMask(annotation).astype(bool)
+        assert (filled & mask).sum() / (filled | mask).sum() > 0.93
+
+
+def test_labelme_document(result: Result, tmp_path: Path) -> None:
+    draw = pytest.importorskip("skimage.draw")
+    (path,) = write(result, tmp_path, "labelme")
+    document = json.loads(path.read_text())
+    assert (document["imageHeight"], document["imageWidth"], document["imagePath"]) == (*SIZE, "photo.jpg")
+    for shape, mask in zip(document["shapes"], masks(), strict=True):
+        drawn = draw.polygon2mask(SIZE, np.array(shape["points"])[:, ::-1] - 0.5)
+        assert (drawn & mask).sum() / (drawn | mask).sum() > 0.93
+
+
+def test_npz(result: Result, tmp_path: Path) -> None:
+    (path,) = write(result, tmp_path, "npz")
+    with np.load(path, allow_pickle=False) as arrays:
+        np.testing.assert_array_equal(arrays["masks"], masks())
+        np.testing.assert_array_equal(arrays["areas"], masks().sum(axis=(1, 2)))
+        np.testing.assert_allclose(arrays["predicted_ious"], [0.9, 0.8, 0.7], rtol=1e-6)
+        assert arrays["bboxes"][1].tolist() == [49, 43, 23, 15]
+        assert json.loads(str(arrays["info"]))["model"] == "disc-64"
+
+
+def test_no_masks_at_all_is_fine(tmp_path: Path) -> None:
+    empty = Result("photo.jpg", SIZE, [], "disc-64", "onnx", "fp32")
+    write(empty, tmp_path, *FORMATS)
+    with np.load(tmp_path / "photo.npz") as arrays:
+        assert arrays["masks"].shape == (0, *SIZE)
+    assert json.loads((tmp_path / "photo.coco.json").read_text())["annotations"] == []
+
+
+def test_overlay_tints_inside_and_leaves_outside(result: Result) -> None:
+    before = picture(SIZE[1], SIZE[0])
+    after = before.copy()
+    draw_overlay(after, result)
+    changed = np.any(np.asarray(before) != np.asarray(after), axis=-1)
+    inside = masks().any(axis=0)
+    assert changed[inside].mean() > 0.97
+    # outside only the prompts are drawn: a negative point near the corner and the rim of the box
+    assert changed[~inside].mean() < 0.08
+    red, green, blue = after.getpixel((50, 40))  # type: ignore[misc]
+    assert green > red
+    assert green > blue  # the positive point
+    red, green, blue = after.getpixel((5, 5))  # type: ignore[misc]
+    assert red > green
+
+
+def test_overlay_draws_empty_and_border_masks() -> None:
+    full = MaskRecord(
+        Rle.encode(np.ones(SIZE, np.bool_)), 1.0, 1.0, point_coords=((0, 0), (120, 90)), point_labels=(1, 1)
+    )
+    empty = MaskRecord(Rle.encode(np.zeros(SIZE, np.bool_)), 0.0, 0.0, box=(-5, -5, 300, 300))
+    draw_overlay(picture(SIZE[1], SIZE[0]), Result("x", SIZE, [full, empty], "m", "onnx", "fp32"))
+
+
+def test_first_colours_are_easy_to_tell_apart() -> None:
+    colors = np.array([color(index) for index in range(12)], np.float64)
+    distance = np.linalg.norm(colors[:, None] - colors[None], axis=-1) + 1e3 * np.eye(12)
+    assert distance.min() > 60
+    assert len({color(index) for index in range(100)}) == 100
+
+
+def write_halves(stream: IO[bytes]) -> None:
+    stream.write(b"half")
+    stream.write("not bytes")  # type: ignore[arg-type]
+
+
+def test_failure_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text("old")
+    with pytest.raises(TypeError), replacing(path) as stream:
+        write_halves(stream)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    with replacing(path) as stream:
+        stream.write(b"new")
+    assert path.read_text() == "new"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "result.json"
+    real_open = Path.open
+
+    def full(self: Path, *args: object, **kwargs: object) -> object:
+        return real_open(Path("/dev/full"), "wb", buffering=0) if ".partial" in self.name else real_open(self)
+
+    monkeypatch.setattr(Path, "open", full)
+    with (
+        pytest.raises(OutputError, match=r"cannot write .*result\.json: No space left on device"),
+        replacing(path) as s,
+    ):
+        s.write(b"x")
+    assert not path.exists()
+
+
+def test_folder_that_is_a_file_is_said(tmp_path: Path, result: Result) -> None:
+    (tmp_path / "out").write_text("in the way")
+    with pytest.raises(OutputError, match=r"cannot write .*choose another folder with --out"):
+        write(result, tmp_path / "out", "json")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_unwritable_folder_is_said(tmp_path: Path, result: Result) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="Permission denied"):
+        write(result, tmp_path, "json")
