@@ -89,14 +89,19 @@ def _onnx(model: Path, lengths: dict[str, int], ops: bool) -> dict[str, Any]:
     return report
 
 
-def _last_run_nodes(events: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Names and types of the operations of the last run, in the order in which they ran."""
+def _last_run_nodes(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The operations of the last run in order; the profiler reads the clock before and after each."""
     runs = [index for index, event in enumerate(events) if event["name"] == "model_run"]
     start = runs[-2] + 1 if len(runs) > 1 else 0
     nodes = [event for event in events[start : runs[-1]] if event["name"].endswith("_kernel_time")]
     return [
-        {"name": event["name"].removesuffix("_kernel_time"), "type": event["args"]["op_name"]}
-        for event in sorted(nodes, key=lambda event: float(event["ts"]))
+        {
+            "name": event["name"].removesuffix("_kernel_time"),
+            "type": event["args"]["op_name"],
+            "begin": 2 * index,
+            "end": 2 * index + 1,
+        }
+        for index, event in enumerate(sorted(nodes, key=lambda event: float(event["ts"])))
     ]
 
 
@@ -116,6 +121,15 @@ def _tflite(model: Path, signature: str | None, ops: bool) -> dict[str, Any]:
     runner(**inputs)
     mark(STOP)
     report: dict[str, Any] = {"engine": f"ai-edge-litert {version('ai-edge-litert')}"}
+    if ops:
+        from guest_litert import ProfiledModel
+
+        names = list(interpreter.get_signature_list())
+        del runner, interpreter
+        number = names.index(signature) if signature else 0
+        traced = ProfiledModel(model, number, lambda name, size: synthetic(name, (size,)))
+        traced.run()
+        report["events"] = traced.profile(lambda: mark(TRACE), lambda: mark(STOP))
     return report
 
 

@@ -13,8 +13,8 @@ from tinysam.device.cost import guest
 from tinysam.device.cost.plugin import Counts, read_regions
 
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-MARGIN_EVENTS = 16
-"""Clock readings of a traced run that belong to the run as a whole."""
+MARGIN_READINGS = 16
+"""At most this many clock readings of a traced run belong to the run as a whole."""
 
 
 class MeasureError(RuntimeError):
@@ -85,22 +85,27 @@ def measure(
     return Cost(report["engine"], plain[0], operations)
 
 
-def attribute(events: list[dict[str, str]], snapshots: list[Counts]) -> tuple[Operation, ...]:
+def attribute(events: list[dict[str, Any]], snapshots: list[Counts]) -> tuple[Operation, ...]:
     """Give each operation the instructions between the clock readings at its beginning and at its end.
 
-    The profiler reads the clock once before and once after every operation, and a few times around the whole run.
-    Where the first operation begins is found by trying: the readings are in order, so the offset that leaves the
-    least instructions between operations (where the engine only walks its list) is the right one.
+    The profiler reads the clock a few times around the whole run too. Which reading is the first operation's is
+    found by trying: the right offset leaves the fewest instructions between operations, where the engine only walks
+    its list.
+
+    Args:
+        events: operations in order, with `name`, `type`, and the numbers of the readings at their `begin` and `end`.
+        snapshots: instructions so far at every reading.
 
     Raises:
-        MeasureError: there are fewer readings than the operations need.
+        MeasureError: the number of readings does not fit the operations.
     """
-    spare = len(snapshots) - 2 * len(events)
-    if not 0 <= spare <= MARGIN_EVENTS:
-        raise MeasureError(f"{len(snapshots)} clock readings for {len(events)} operations: cannot be matched")
-    covered = []
-    for offset in range(spare + 1):
-        pairs = snapshots[offset : offset + 2 * len(events)]
-        covered.append([end - begin for begin, end in zip(pairs[::2], pairs[1::2], strict=True)])
-    best = max(covered, key=lambda spans: sum(span.total for span in spans))
+    needed = 1 + max((event["end"] for event in events), default=-1)
+    spare = len(snapshots) - needed
+    if not events or not 0 <= spare <= MARGIN_READINGS:
+        raise MeasureError(f"{len(snapshots)} clock readings where {len(events)} operations need {needed}")
+    trials = [
+        [snapshots[offset + event["end"]] - snapshots[offset + event["begin"]] for event in events]
+        for offset in range(spare + 1)
+    ]
+    best = max(trials, key=lambda spans: sum(span.total for span in spans))
     return tuple(Operation(event["name"], event["type"], span) for event, span in zip(events, best, strict=True))
