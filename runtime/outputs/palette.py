@@ -6,13 +6,13 @@ GOLDEN_ANGLE = 137.508
 """Degrees between the hues of neighbouring numbers: any run of numbers spreads evenly over the circle."""
 _FIRST_HUE = 230.0
 _LIGHTNESS, _LIGHTNESS_STEP, _CHROMA = 0.70, 0.10, 0.20
-"""Of those tried, with the first hue, these keep the first twelve colours farthest apart (73 of 255 in RGB)."""
+"""Of those tried, with the first hue, these keep the first twelve colours farthest apart: 73 in RGB."""
 
 Color = tuple[int, int, int]
 
 
 def color(index: int) -> Color:
-    """The colour of object `index`: one of three lightnesses, hues a golden angle apart in the OKLCH space (Ottosson 2020)."""
+"""Of those tried, with the first hue, these keep the first twelve colours farthest apart: 73 in RGB."""
     hue = math.radians(_FIRST_HUE + GOLDEN_ANGLE * index)
     lightness = _LIGHTNESS + _LIGHTNESS_STEP * (index % 3 - 1)
     return _oklab_to_rgb(lightness, _CHROMA * math.cos(hue), _CHROMA * math.sin(hue))

@@ -46,3 +46,15 @@ def picture(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
     """Smooth colours with an edge, the same for the same arguments."""
     noise = np.random.default_rng(seed).integers(0, 255, (4, 6, 3)).astype(np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="session")
+def real_artifacts(request: pytest.FixtureRequest) -> Path:
+    """Artifacts of `nano` as the exporter writes them."""
+    try:
+        folder: Path = request.getfixturevalue("artifacts_dir")
+    except pytest.FixtureLookupError:
+        folder = REPOSITORY / "artifacts" / "nano-448"
+        if not (folder / "manifest.json").is_file():
+            pytest.skip(f"no artifacts at {folder}: make them with `make export-int8`")
+    return folder

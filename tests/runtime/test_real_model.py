@@ -1,0 +1,93 @@
+"""Both engines on the exported `nano`, on a real photograph."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinysam.runtime import Segmenter, read_manifest
+from tinysam.runtime.manifest import ENGINES, PRECISIONS
+
+data = pytest.importorskip("skimage.data")
+
+BOX = [60.0, 40.0, 380.0, 290.0]
+"""Around the cat of `skimage.data.cat()`."""
+
+
+def available(folder: Path) -> list[tuple[str, str]]:
+    have = {(file.engine, file.precision) for file in read_manifest(folder).files}
+    return [(engine, precision) for engine in ENGINES for precision in PRECISIONS if (engine, precision) in have]
+
+
+@pytest.fixture(scope="module")
+def segmenters(real_artifacts: Path) -> dict[tuple[str, str], Segmenter]:
+    loaded = {pair: Segmenter(real_artifacts, *pair, threads=2) for pair in available(real_artifacts)}
+    for segmenter in loaded.values():
+        segmenter.set_image(data.cat())
+    return loaded
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+def test_engines_agree(segmenters: dict[tuple[str, str], Segmenter]) -> None:
+    reference = segmenters["onnx", "fp32"].predict(box=BOX)
+    assert 0.05 < reference.masks.mean() < 0.9
+    for (_, precision), segmenter in segmenters.items():
+        found = segmenter.predict(box=BOX)
+        assert found.masks.shape == (3, *data.cat().shape[:2])
+        exact = precision == "fp32"
+        np.testing.assert_allclose(found.iou_predictions, reference.iou_predictions, atol=1e-4 if exact else 0.1)
+        for mask, expected in zip(found.masks, reference.masks, strict=True):
+            assert overlap(mask, expected) > (0.999 if exact else 0.8)
+
+
+def test_embedding_has_one_layout_whatever_the_engine(segmenters: dict[tuple[str, str], Segmenter]) -> None:
+    reference = segmenters["onnx", "fp32"].get_image_embedding()
+    assert reference.shape == (1, 256, 28, 28)
+    if ("tflite", "fp32") in segmenters:
+        found = segmenters["tflite", "fp32"].get_image_embedding()
+        assert np.linalg.norm(found - reference) < 1e-3 * np.linalg.norm(reference)
+
+
+@pytest.mark.parametrize("points", [1, 2, 3, 5])
+def test_padding_of_fixed_shapes_does_not_change_the_result(
+    segmenters: dict[tuple[str, str], Segmenter], points: int
+) -> None:
+    """LiteRT's decoder has fixed numbers of prompts and points; free slots must count for nothing."""
+    if ("tflite", "fp32") not in segmenters:
+        pytest.skip("the artifacts hold no tflite fp32 files")
+    rng = np.random.default_rng(points)
+    coords = rng.uniform([80, 60], [360, 260], (3, points, 2))
+    labels = rng.integers(0, 2, (3, points))
+    ours, theirs = (
+        segmenters[engine, "fp32"].predict_batch(coords, labels, return_logits=True) for engine in ("tflite", "onnx")
+    )
+    np.testing.assert_allclose(ours.iou_predictions, theirs.iou_predictions, atol=1e-4)
+    scale = np.abs(theirs.low_res_masks).max()
+    np.testing.assert_allclose(ours.low_res_masks, theirs.low_res_masks, atol=1e-3 * scale)
+
+
+def test_too_many_points_for_a_fixed_decoder_say_so(segmenters: dict[tuple[str, str], Segmenter]) -> None:
+    if ("tflite", "fp32") not in segmenters:
+        pytest.skip("the artifacts hold no tflite fp32 files")
+    points = np.full((200, 2), 50.0)
+    with pytest.raises(ValueError, match="201 points in one prompt"):
+        segmenters["tflite", "fp32"].predict(points, np.ones(200))
+    assert segmenters["onnx", "fp32"].predict(points, np.ones(200)).masks.shape[0] == 3
+
+
+def test_repeated_runs_are_identical(segmenters: dict[tuple[str, str], Segmenter]) -> None:
+    for segmenter in segmenters.values():
+        first = segmenter.predict(box=BOX, return_logits=True)
+        segmenter.set_image(data.cat())
+        again = segmenter.predict(box=BOX, return_logits=True)
+        np.testing.assert_array_equal(first.masks, again.masks)
+
+
+def test_mask_input_is_used(segmenters: dict[tuple[str, str], Segmenter]) -> None:
+    for segmenter in segmenters.values():
+        first = segmenter.predict(box=BOX)
+        second = segmenter.predict(box=BOX, mask_input=first.low_res_masks[:1])
+        assert not np.array_equal(first.low_res_masks, second.low_res_masks)
