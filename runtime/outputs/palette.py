@@ -12,7 +12,7 @@ Color = tuple[int, int, int]
 
 
 def color(index: int) -> Color:
-"""Of those tried, with the first hue, these keep the first twelve colours farthest apart: 73 in RGB."""
+    """The colour of object `index`: one of three lightnesses, hues a golden angle apart in OKLCH (Ottosson 2020)."""
     hue = math.radians(_FIRST_HUE + GOLDEN_ANGLE * index)
     lightness = _LIGHTNESS + _LIGHTNESS_STEP * (index % 3 - 1)
     return _oklab_to_rgb(lightness, _CHROMA * math.cos(hue), _CHROMA * math.sin(hue))
