@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-
+from tinysam.calibration.arrays import Floats, floats
 from tinysam.calibration.images import CalibrationImage
 from tinysam.runtime.geometry import Frame
 from tinysam.runtime.manifest import Manifest
 from tinysam.runtime.preprocess import normalize, resize, to_pil
 
-Floats = npt.NDArray[np.float32]
 Feed = dict[str, Floats]
 Decode = Callable[[Floats, Feed], tuple[Floats, Floats]]
 """(embedding, prompt feed) -> low-res masks (P, masks, h, w) and predicted IoU (P, masks)."""
@@ -61,7 +60,7 @@ def point_prompts(size: tuple[int, int], count: int, rng: np.random.Generator) -
     height, width = size
     points = rng.uniform((0, 0), (width, height), (count, 2))
     coords = np.stack([points, np.zeros_like(points)], axis=1)
-    return coords.astype(np.float32), np.tile(np.float32([POSITIVE, PADDING]), (count, 1))
+    return coords.astype(np.float32), np.tile(floats([POSITIVE, PADDING]), (count, 1))
 
 
 def best_masks(masks: Floats, iou: Floats) -> Floats:
@@ -75,14 +74,14 @@ def box_of(mask: Floats, size: tuple[int, int], scale: int = 4) -> Floats:
     height, width = size
     rows, cols = np.flatnonzero((mask > 0).any(1)), np.flatnonzero((mask > 0).any(0))
     if len(rows) < 2 or len(cols) < 2:
-        return np.float32([0, 0, width, height])
-    box = np.float32([cols[0], rows[0], cols[-1] + 1, rows[-1] + 1]) * scale
-    return np.minimum(box, np.float32([width, height, width, height]))
+        return floats([0, 0, width, height])
+    box = floats([cols[0], rows[0], cols[-1] + 1, rows[-1] + 1]) * scale
+    return np.minimum(box, floats([width, height, width, height]))
 
 
 def box_prompts(boxes: Floats) -> tuple[Floats, Floats]:
     """(P, 4) boxes as two corner points each."""
-    labels = np.tile(np.float32([TOP_LEFT, BOTTOM_RIGHT]), (len(boxes), 1))
+    labels = np.tile(floats([TOP_LEFT, BOTTOM_RIGHT]), (len(boxes), 1))
     return boxes.reshape(-1, 2, 2), labels
 
 
@@ -100,7 +99,7 @@ def decoder_feeds(
     boxes = np.stack([box_of(mask, size) for mask in best])
     jitter = rng.normal(0, 0.05, (count, 4)) * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
     height, width = size
-    boxes = np.clip(boxes + jitter, 0, np.float32([width, height, width, height])).astype(np.float32)
+    boxes = np.clip(boxes + jitter, 0, floats([width, height, width, height])).astype(np.float32)
     hard = hard_click(coords[:1], labels[:1], best[0], size, rng)
     return [clicks, prompt_feed(*box_prompts(boxes), None, low_res), prompt_feed(*hard, best[:1, None], low_res)]
 
@@ -113,6 +112,6 @@ def hard_click(
     inside = mask[: max(1, height // 4), : max(1, width // 4)]
     least = np.argsort(np.abs(inside), axis=None)[: max(1, inside.size // 50)]
     row, col = np.unravel_index(rng.choice(least), inside.shape)
-    point = np.float32([[(col + 0.5) * 4, (row + 0.5) * 4]])
-    label = np.float32([POSITIVE if rng.random() < 0.5 else NEGATIVE])
+    point = floats([[(col + 0.5) * 4, (row + 0.5) * 4]])
+    label = floats([POSITIVE if rng.random() < 0.5 else NEGATIVE])
     return np.concatenate([coords, point[None]], axis=1), np.concatenate([labels, label[None]], axis=1)

@@ -3,7 +3,6 @@
 The choice is seeded and what was chosen is part of the set, so that the same command finds the same images.
 """
 
-import glob
 import hashlib
 import json
 import random
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
-
 from tinysam.calibration.errors import CalibrationError
 from tinysam.calibration.photographs import bundled_photographs
 
@@ -76,12 +74,20 @@ def list_files(source: Path) -> list[Path]:
     elif source.suffix == ".json" and source.is_file():
         found = coco_files(source)
     else:
-        found = [Path(name) for name in glob.glob(str(source), recursive=True)]
+        found = glob(source)
     if not found:
         raise CalibrationError(
-            f"calibration images {source}: nothing found; give a folder of photographs, a glob, a .txt list or COCO json"
+            f"calibration images {source}: nothing found; give a folder of photographs, a glob, a .txt list "
+            "or a COCO .json"
         )
     return sorted(found)
+
+
+def glob(pattern: Path) -> list[Path]:
+    """Files that match a pattern such as `photos/**/*.jpg`."""
+    anchor = Path(pattern.anchor) if pattern.anchor else Path()
+    relative = pattern.relative_to(anchor)
+    return [path for path in anchor.glob(str(relative)) if path.is_file()] if relative.parts else []
 
 
 def coco_files(source: Path) -> list[Path]:

@@ -8,14 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
-
+from tinysam.calibration.arrays import Floats
 from tinysam.calibration.errors import CalibrationError
-
-Floats = npt.NDArray[np.float32]
 
 SAMPLES_PER_IMAGE = 4096
 
@@ -88,7 +85,7 @@ def observe(model: onnx.ModelProto, tensors: list[str], feeds: Iterable[dict[str
             low, high, some = outputs[3 * i : 3 * i + 3]
             if not (np.isfinite(low) and np.isfinite(high)):
                 raise CalibrationError(
-                    f"activation {name} is not finite ({low} to {high}): check the checkpoint and the calibration images"
+                    f"activation {name} is not finite ({low} to {high}): check checkpoint and calibration images"
                 )
             seen[name].add(float(low), float(high), some)
     if any(not observation.samples for observation in seen.values()):

@@ -9,8 +9,7 @@ chosen per layer for the least squared error over the values that the layer real
 
 import numpy as np
 import numpy.typing as npt
-
-Floats = npt.NDArray[np.float32]
+from tinysam.calibration.arrays import Floats, floats
 
 PUBLISHED_SLOPE = 1.702
 SLOPES = np.linspace(1.55, 1.85, 31)
@@ -29,12 +28,12 @@ def erf(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def gelu(x: Floats) -> Floats:
     """x times the normal distribution function."""
     wide = x.astype(np.float64)
-    return (wide * 0.5 * (1 + erf(wide / np.sqrt(2)))).astype(np.float32)
+    return floats(wide * 0.5 * (1 + erf(wide / np.sqrt(2))))
 
 
 def sigmoid_gelu(x: Floats, slope: float) -> Floats:
     """x * sigmoid(slope * x)."""
-    return (x / (1 + np.exp(-np.clip(slope * x, -80, 80)))).astype(np.float32)
+    return floats(x / (1 + np.exp(-np.clip(slope * x, -80, 80))))
 
 
 def best_slope(values: Floats) -> float:

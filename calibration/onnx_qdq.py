@@ -9,16 +9,15 @@ those kernels can do:
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
-
+from tinysam.calibration.arrays import Floats
 from tinysam.calibration.errors import CalibrationError
 from tinysam.calibration.qparams import QParams, quantize_weight, weight_scales
-
-Floats = npt.NDArray[np.float32]
 
 WEIGHT_AXIS = {"Conv": 0, "Gemm": 0}
 """Output-channel axis of the weight; Gemm weights are (outputs, inputs) as `nn.Linear` exports them (transB = 1)."""
@@ -55,18 +54,18 @@ class QdqWriter:
             node.output[0] for node in self.graph.node if node.name in plan.nodes and self.leaves_as_integer(node)
         }
 
-    def constant(self, name: str, array: npt.NDArray[np.generic]) -> str:
+    def constant(self, name: str, array: npt.NDArray[Any]) -> str:
         """Adds an initializer once."""
         if name not in self.added:
-            self.added[name] = numpy_helper.from_array(np.asarray(array), name)
+            self.added[name] = numpy_helper.from_array(array, name)
         return name
 
     def scale_and_zero(self, tensor: str, params: QParams) -> list[str]:
         """Initializers of a tensor's parameters."""
         kind = np.int8 if params.signed else np.uint8
         return [
-            self.constant(f"{tensor}.scale", np.float32(params.scale)),
-            self.constant(f"{tensor}.zero_point", kind(params.zero_point)),
+            self.constant(f"{tensor}.scale", np.array(params.scale, np.float32)),
+            self.constant(f"{tensor}.zero_point", np.array(params.zero_point, kind)),
         ]
 
     def params(self, tensor: str) -> QParams:

@@ -4,10 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-
+from tinysam.calibration.arrays import Floats, floats
 from tinysam.calibration.errors import CalibrationError
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -53,14 +51,14 @@ def fake_quantize(values: Floats, params: QParams) -> Floats:
     """What is left of `values` after quantization."""
     bottom, top = params.limits
     steps = np.clip(np.rint(values / np.float32(params.scale)) + params.zero_point, bottom, top) - params.zero_point
-    return (steps * np.float32(params.scale)).astype(np.float32)
+    return floats(steps * np.float32(params.scale))
 
 
 def weight_scales(weight: Floats, axis: int) -> Floats:
     """Symmetric scale of every channel, so that its largest weight becomes 127; -128 is not used."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.abs(weight).max(axis=others)
-    return np.maximum(largest / 127, 1e-12).astype(np.float32)
+    return floats(np.maximum(largest / 127, 1e-12))
 
 
 def quantize_weight(weight: Floats, scales: Floats, axis: int) -> npt.NDArray[np.int8]:

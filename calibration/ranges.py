@@ -1,13 +1,10 @@
 """Ranges from observations: the extremes, percentiles, or the least squared error."""
 
 import numpy as np
-import numpy.typing as npt
-
+from tinysam.calibration.arrays import floats
 from tinysam.calibration.errors import CalibrationError
 from tinysam.calibration.observers import Observation
 from tinysam.calibration.qparams import Range, activation_qparams, fake_quantize
-
-Floats = npt.NDArray[np.float32]
 
 METHODS = ("minmax", "percentile", "mse")
 PERCENTILE = 99.99
@@ -28,7 +25,7 @@ def percentile(seen: Observation) -> Range:
 
 def mse(seen: Observation) -> Range:
     """The common fraction of both extremes that loses least in the mean square."""
-    values = np.append(seen.values, np.float32([seen.low, seen.high]))
+    values = np.append(seen.values, floats([seen.low, seen.high]))
     best, least = minmax(seen), float("inf")
     for fraction in np.linspace(1.0, 0.2, CANDIDATES):
         span = Range(seen.low * fraction, seen.high * fraction)

@@ -1,1 +1,1 @@
-"""."""
+"""PyTorch to ONNX and TFLite: edge graphs, converters, parity checks, publishing."""

@@ -6,11 +6,11 @@ by associativity, because the tokens are few (T = 7 for a click) and the cells a
 * Attention from tokens to image: the scores `q_h . (W_k x)` are `(W_k^T q_h) . x`, so the key projection of L cells
   becomes one of H * T token vectors. Its bias adds the same to every cell, and softmax ignores it. The value projection
   moves behind the weighted sum in the same way.
-* Attention from image to tokens: the query projection moves to the tokens likewise, and the output projection is applied
-  to the H * T value vectors before the sum over tokens.
-* A transposed 2x2 convolution of stride 2 is a matrix product whose columns are the four sub-pixels. Layer norm, GELU and
-  the second upscaling act on each sub-pixel alone, so sub-pixels are put into their places only at the very end, on the
-  few masks instead of on 64 and 32 channels.
+* Attention from image to tokens: the query projection moves to the tokens likewise, and the output projection is
+  applied to the H * T value vectors before the sum over tokens.
+* A transposed 2x2 convolution of stride 2 is a matrix product whose columns are the four sub-pixels. Layer norm, GELU
+  and the second upscaling act on each sub-pixel alone, so sub-pixels are put into their places only at the very end,
+  on the few masks instead of on 64 and 32 channels.
 
 H * T vectors of width `dim` replace L vectors twice: 59 million multiplications instead of 134 million for each
 projection of TinyViT-5M at 1024 and one click, and no per-head transposes of image-sized tensors at all.
@@ -19,17 +19,22 @@ projection of TinyViT-5M at 1024 and one click, and no per-head transposes of im
 import math
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from tinysam.export.encoder_graph import linear
 from tinysam.models.mask_decoder import MaskDecoder
 from tinysam.models.prompt_encoder import ABSENT, PromptEncoder
 from tinysam.models.sam import Sam
 from tinysam.models.transformer import Attention, TwoWayBlock, TwoWayTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 HIDDEN = -1e4
 """Added to the attention score of an absent token: exp() of it is zero in float32 beside any real score."""
+
+
+def rows(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Applies a linear layer to a 2-D view of (P, T, inputs), so that it becomes one Gemm with its bias."""
+    prompts, tokens, inputs = x.shape
+    return layer(x.reshape(prompts * tokens, inputs)).reshape(prompts, tokens, layer.out_features)
 
 
 class TokenAttention(nn.Module):
@@ -48,9 +53,9 @@ class TokenAttention(nn.Module):
 
     def forward(self, q: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
         """Queries and keys come from `q`; `hidden` (P, 1, 1, T) is added to the scores."""
-        scores = self.split(self.q(q)) @ self.split(self.k(q)).transpose(2, 3) + hidden
-        y = scores.softmax(-1) @ self.split(self.v(v))
-        return self.out(y.transpose(1, 2).reshape(v.shape[0], v.shape[1], -1))
+        scores = self.split(rows(self.q, q)) @ self.split(rows(self.k, q)).transpose(2, 3) + hidden
+        y = scores.softmax(-1) @ self.split(rows(self.v, v))
+        return rows(self.out, y.transpose(1, 2).reshape(v.shape))
 
 
 class PerHead(nn.Module):
@@ -82,7 +87,7 @@ class HeadRows(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         prompts, tokens, _ = x.shape
-        y = self.proj(x).reshape(prompts, tokens, self.heads, -1).transpose(1, 2)
+        y = rows(self.proj, x).reshape(prompts, tokens, self.heads, -1).transpose(1, 2)
         return y.reshape(prompts, self.heads * tokens, y.shape[3])
 
 
@@ -105,7 +110,7 @@ class TokenToImage(nn.Module):
         seen = self.from_cells(scores.softmax(-1) @ cells)
         prompts, tokens, _ = q.shape
         seen = seen.reshape(prompts, self.heads, tokens, -1).transpose(1, 2)
-        return self.out(seen.reshape(prompts, tokens, -1))
+        return rows(self.out, seen.reshape(prompts, tokens, -1))
 
 
 class ImageToToken(nn.Module):
@@ -157,7 +162,8 @@ class EdgeTwoWayBlock(nn.Module):
         tokens = self.norm1(tokens)
         keys = cells + cell_pe
         tokens = self.norm2(tokens + self.token_to_image(tokens + token_pe, keys, cells))
-        tokens = self.norm3(tokens + self.mlp(tokens))
+        hidden_layer = F.relu(rows(self.mlp.lin1, tokens))
+        tokens = self.norm3(tokens + rows(self.mlp.lin2, hidden_layer))
         cells = cells + self.image_to_token(keys, tokens + token_pe, tokens, hidden)
         return tokens, self.norm4(cells)
 

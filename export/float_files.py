@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
-
+from tinysam.calibration.arrays import Floats
 from tinysam.calibration.feeds import prompt_feed
 from tinysam.export.decoder_graph import decoder_graph
 from tinysam.export.encoder_graph import encoder_graph
@@ -27,7 +26,6 @@ from tinysam.export.tflite_export import TFLiteSignature, to_tflite
 from tinysam.models.sam import Sam
 from tinysam.models.tinyvit import TinyViT
 
-Floats = npt.NDArray[np.float32]
 Case = tuple[str, Mapping[str, Floats], Mapping[str, Floats]]
 
 

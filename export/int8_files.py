@@ -1,5 +1,147 @@
-"""INT8."""
+"""The INT8 files: ranges are found once on the float ONNX files and serve both engines."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from tinysam.calibration.arrays import Floats
+from tinysam.calibration.feeds import Feed, ImageFeed, decoder_feeds
+from tinysam.calibration.onnx_graph import Graph
+from tinysam.calibration.onnx_int8 import OnnxScheme, quantize_onnx
+from tinysam.calibration.tensor_ranges import TensorRanges, calibrate
+from tinysam.calibration.tflite_constants import pack_constants
+from tinysam.calibration.tflite_int8 import quantize_tflite
+from tinysam.export.errors import ParityError
+from tinysam.export.reference import ReferenceCase
+from tinysam.export.tensors import ENCODE, channels_last, decode_name, encoder_inputs, fill_slots, model_file
+from tinysam.runtime import engines
+from tinysam.runtime.manifest import ModelFile
+
+METHOD = "mse"
+"""How activation ranges are found."""
+LEAST_AGREEMENT = 0.7
+"""Mean IoU with PyTorch's masks below which INT8 files are not published."""
 
 
-def write_int8(*a):
-    return []
+@dataclass(frozen=True)
+class Calibration:
+    """Ranges of encoder and decoder, and what they were found on."""
+
+    encoder: TensorRanges
+    decoder: TensorRanges
+    images: dict[str, Any]
+    """Description of the image set."""
+
+
+class FloatModel:
+    """The float ONNX files in onnxruntime."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        self.encoder = ort.InferenceSession(str(folder / "encoder.fp32.onnx"), options)
+        self.decoder = ort.InferenceSession(str(folder / "decoder.fp32.onnx"), options)
+
+    def encode(self, image: Floats) -> Floats:
+        """(1, 3, S, S) -> (1, dim, grid, grid)."""
+        embedding: Floats = self.encoder.run(None, {"image": image})[0]
+        return embedding
+
+    def decode(self, embedding: Floats, feed: Feed) -> tuple[Floats, Floats]:
+        """Low-res masks and predicted IoU."""
+        masks, iou = self.decoder.run(None, {"image_embeddings": embedding, **feed})
+        return masks, iou
+
+
+def calibrate_files(
+    folder: Path, feeds: list[ImageFeed], low_res: int, description: dict[str, Any], seed: int
+) -> Calibration:
+    """Ranges of both float ONNX files in `folder`; the decoder sees real embeddings and prompts of each image."""
+    model = FloatModel(folder, engines.usable_cores())
+    prompts: list[dict[str, Floats]] = []
+    for i, feed in enumerate(feeds):
+        embedding = model.encode(feed.image)
+        rng = np.random.default_rng([seed, i])
+        made = decoder_feeds(embedding, feed.size, model.decode, low_res, rng)
+        prompts += [{"image_embeddings": embedding, **prompt} for prompt in made]
+    encoder = calibrate(folder / "encoder.fp32.onnx", ({"image": feed.image} for feed in feeds), METHOD)
+    decoder = calibrate(folder / "decoder.fp32.onnx", prompts, METHOD)
+    return Calibration(encoder, decoder, description)
+
+
+def write_part(folder: Path, part: str, engine: str, found: TensorRanges, target: str) -> dict[str, Any]:
+    """Writes one INT8 file next to its float file."""
+    source, destination = folder / f"{part}.fp32.{engine}", folder / f"{part}.int8.{engine}"
+    if engine == "onnx":
+        return quantize_onnx(source, destination, found, OnnxScheme(target))
+    nodes = Graph(onnx.load(folder / f"{part}.fp32.onnx")).linear_nodes()
+    facts = quantize_tflite(source, destination, nodes, found)
+    destination.write_bytes(pack_constants(destination.read_bytes()))
+    return facts
+
+
+def write_int8(
+    folder: Path, engine: str, calibration: Calibration, target: str, image_size: int, masks: int
+) -> list[ModelFile]:
+    """Writes encoder and decoder for one engine."""
+    files = []
+    for part, found in (("encoder", calibration.encoder), ("decoder", calibration.decoder)):
+        facts = write_part(folder, part, engine, found, target)
+        file = model_file(folder, part, "int8", engine, image_size, masks)
+        files.append(replace(file, quantization={**facts, "calibration": calibration.images}))
+    return files
+
+
+def mask_iou(a: Floats, b: Floats) -> float:
+    """IoU of two masks given as logits; 1 if both are empty."""
+    union = np.logical_or(a > 0, b > 0).sum()
+    return float(np.logical_and(a > 0, b > 0).sum() / union) if union else 1.0
+
+
+def check_int8(folder: Path, files: list[ModelFile], cases: list[ReferenceCase]) -> dict[str, Any]:
+    """Runs the INT8 encoder and decoder one after the other and compares the chosen masks with PyTorch's.
+
+    Raises:
+        ParityError: a value is not finite, or the masks agree less than `LEAST_AGREEMENT`.
+    """
+    encoder, decoder = (engines.load(folder / file.path, file, engines.usable_cores()) for file in files)
+    engine = files[0].engine
+    agreement, same = [], []
+    for case in cases:
+        name = "" if engine == "onnx" else ENCODE
+        embedding = encoder.run(name, encoder_inputs(engine, case.image))["image_embeddings"]
+        for prompts, answer in zip(case.prompts, case.answers, strict=True):
+            found = decode(decoder, engine, embedding, prompts)
+            if not all(np.isfinite(values).all() for values in found.values()):
+                raise ParityError(f"{files[1].path}: INT8 outputs are not finite; nothing was published")
+            for i, expected in enumerate(answer["iou_predictions"].argmax(1)):
+                chosen = int(found["iou_predictions"][i].argmax())
+                same.append(chosen == expected)
+                agreement.append(mask_iou(found["low_res_masks"][i, chosen], answer["low_res_masks"][i, expected]))
+    mean = float(np.mean(agreement))
+    if mean < LEAST_AGREEMENT:
+        raise ParityError(
+            f"{files[0].path} and {files[1].path}: INT8 masks agree with PyTorch's by a mean IoU of {mean:.3f}, "
+            f"at least {LEAST_AGREEMENT} needed; calibrate on photographs like yours (--calib-dir)"
+        )
+    return {"reference": "torch", "mask_iou": mean, "same_mask": float(np.mean(same)), "tolerance": LEAST_AGREEMENT}
+
+
+def decode(decoder: engines.Engine, engine: str, embedding: Floats, prompts: Feed) -> dict[str, Floats]:
+    """Decodes prompts from an embedding in the engine's own layout."""
+    if engine == "onnx":
+        return decoder.run("", {"image_embeddings": embedding, **prompts})
+    count, points = prompts["point_labels"].shape
+    slots = 2 if points <= 2 else 8
+    name, size = (decode_name(16, 2), 16) if slots == 2 else (decode_name(1, 8), 1)
+    parts = []
+    for start in range(0, count, size):
+        some = {k: v[start : start + size] if k.startswith("point") else v for k, v in prompts.items()}
+        filled = {**fill_slots(some, size, slots), "image_embeddings": embedding}
+        filled["mask_input"] = channels_last(filled["mask_input"])
+        parts.append({k: v[: count - start] for k, v in decoder.run(name, filled).items()})
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

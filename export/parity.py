@@ -5,13 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-
+from tinysam.calibration.arrays import Floats
 from tinysam.export.errors import ParityError
 from tinysam.runtime import engines
 from tinysam.runtime.manifest import ModelFile
-
-Floats = npt.NDArray[np.float32]
 
 FP32_TOLERANCE = {"onnx": 1e-4, "tflite": 1e-3}
 """Largest relative error of a float file, by engine."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tinysam.calibration.feeds import image_feeds
+from tinysam.calibration.feeds import ImageFeed, image_feeds
 from tinysam.calibration.images import ImageSet, load_image_set
 from tinysam.export import float_files, int8_files
 from tinysam.export.parity import check_file
@@ -110,25 +110,46 @@ def export(settings: ExportSettings) -> bool:
 def write_files(sam: Sam, settings: ExportSettings, images: ImageSet, manifest: Manifest, folder: Path) -> Manifest:
     """Writes every file that was asked for; float files that only served as a source are removed."""
     int8 = "int8" in settings.precisions
-    progress = Progress(1 + len(settings.formats) * (5 if int8 else 2))
-    reference = Reference(sam, settings.mask_tokens)
-    with progress.step("reference: PyTorch on photographs") as details:
-        feeds = list(image_feeds(images.images[:PARITY_IMAGES], manifest))
-        cases = [reference.case(feed, seed) for seed, feed in enumerate(feeds)]
+    # INT8 files of either engine are calibrated on the float ONNX files.
+    floats_of = ("onnx", *(f for f in settings.formats if f != "onnx")) if int8 else settings.formats
+    progress = Progress(1 + 2 * len(floats_of) + int8 * (1 + len(settings.formats)))
+    feeds = list(image_feeds(images.images, manifest))
+    with progress.step("reference: PyTorch on photographs"):
+        reference = Reference(sam, settings.mask_tokens)
+        cases = [reference.case(feed, seed) for seed, feed in enumerate(feeds[:PARITY_IMAGES])]
+    files = [f for engine in floats_of for f in write_float(sam, settings, cases, folder, engine, progress)]
+    if int8:
+        files += write_quantized(settings, images, feeds, cases, folder, progress)
+    wanted = [f for f in files if f.precision in settings.precisions and f.engine in settings.formats]
+    for file in files:
+        if file not in wanted:
+            (folder / file.path).unlink()
+    return replace(manifest, files=tuple(wanted))
+
+
+def write_quantized(
+    settings: ExportSettings,
+    images: ImageSet,
+    feeds: list[ImageFeed],
+    cases: list[ReferenceCase],
+    folder: Path,
+    progress: Progress,
+) -> list[ModelFile]:
+    """Calibrates on the float ONNX files in `folder`, then writes and checks the INT8 files of every engine."""
+    with progress.step("calibration") as details:
+        calibration = int8_files.calibrate_files(
+            folder, feeds, settings.image_size // 4, images.describe(), settings.seed
+        )
         skipped = "".join(f", {count} {reason}" for reason, count in images.skipped.items())
-        details.append(f"({len(images.images)} calibration images from {images.source}{skipped})")
+        details.append(f"({len(feeds)} images from {images.source}{skipped})")
     files: list[ModelFile] = []
     for engine in settings.formats:
-        floats = write_float(sam, settings, cases, folder, engine, progress)
-        quantized: list[ModelFile] = []
-        if int8:
-            quantized = int8_files.write_int8(
-                settings, images, replace(manifest, files=tuple(floats)), folder, progress
+        with progress.step(f"encoder and decoder {engine} int8") as details:
+            pair = int8_files.write_int8(
+                folder, engine, calibration, settings.target, settings.image_size, len(settings.mask_tokens)
             )
-        if "fp32" in settings.precisions:
-            files += floats
-        else:
-            for file in floats:
-                (folder / file.path).unlink()
-        files += quantized
-    return replace(manifest, files=tuple(files))
+            parity = int8_files.check_int8(folder, pair, cases)
+            size = sum(file.size_bytes for file in pair) / 1e6
+            details.append(f"({size:.1f} MB, mask IoU with PyTorch {parity['mask_iou']:.3f})")
+        files += [replace(file, parity=parity) for file in pair]
+    return files

@@ -1,6 +1,5 @@
 """Writing an artifact folder elsewhere and moving it into place when it is whole."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -52,6 +51,6 @@ def publish(folder: Path, destination: Path) -> None:
     """Moves `folder` to `destination`, replacing what is there; the old artifacts are never half gone."""
     folder.chmod(0o755)
     if destination.exists():
-        os.replace(destination, previous(destination))
-    os.replace(folder, destination)
+        destination.replace(previous(destination))
+    folder.replace(destination)
     shutil.rmtree(previous(destination), ignore_errors=True)

@@ -4,13 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
-
+from tinysam.calibration.arrays import Floats, floats
 from tinysam.calibration.feeds import Feed, ImageFeed, decoder_feeds, prompt_feed
 from tinysam.models.sam import Sam
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -61,9 +58,9 @@ class Reference:
         clicks, boxes, _ = feeds
         points, negative = clicks["point_coords"][:, :1], clicks["point_coords"][::-1, :1]
         mixed = np.concatenate([points, negative, boxes["point_coords"]], axis=1)
-        feeds.append(prompt_feed(mixed, np.tile(np.float32([1, 0, 2, 3]), (2, 1)), None, low_res))
+        feeds.append(prompt_feed(mixed, np.tile(floats([1, 0, 2, 3]), (2, 1)), None, low_res))
         padded = np.concatenate([clicks["point_coords"], mixed[:, :1]], axis=1)
-        feeds.append(prompt_feed(padded, np.tile(np.float32([1, -1, -2]), (2, 1)), None, low_res))
+        feeds.append(prompt_feed(padded, np.tile(floats([1, -1, -2]), (2, 1)), None, low_res))
         answers = [self.decode(embedding, feed) for feed in feeds]
         named = tuple({"low_res_masks": masks, "iou_predictions": iou} for masks, iou in answers)
         return ReferenceCase(image.image, image.size, embedding, tuple(feeds), named)

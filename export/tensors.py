@@ -3,12 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-
+from tinysam.calibration.arrays import Floats
 from tinysam.calibration.feeds import Feed
 from tinysam.runtime.manifest import ModelFile, Signature, TensorSpec, sha256_file
-
-Floats = npt.NDArray[np.float32]
 
 EMBED_DIM = 256
 ENCODER_OUTPUTS = ("image_embeddings",)

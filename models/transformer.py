@@ -1,10 +1,8 @@
 """SAM's two-way transformer between prompt tokens and image cells."""
 
-import torch
+from tinysam.models.layers import MLPBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from tinysam.models.layers import MLPBlock
 
 
 class Attention(nn.Module):
@@ -21,7 +19,7 @@ class Attention(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """(P, L, inner) -> (P, heads, L, inner / heads)."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """q (P, Lq, dim), k and v (P, Lk, dim), mask (P, 1, 1, Lk) bool: which keys may be seen."""

@@ -1,0 +1,53 @@
+# TinySAM Edge. `make help` lists the targets; every target does its own set-up.
+
+VENV ?= .venv
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.10 python3,$(shell command -v $(p) 2>/dev/null)))
+PY := $(VENV)/bin/python
+PACKAGES := models export calibration runtime distillation evaluation device
+
+# What is exported; `make export-int8 VARIANT=tinysam CHECKPOINT=tinysam.pth CALIB=photos/`
+VARIANT ?= nano
+CHECKPOINT ?=
+SIZE ?=
+CALIB ?=
+TARGET ?= arm
+OUT ?= artifacts
+
+.DEFAULT_GOAL := help
+.PHONY: help setup export-int8 test lint bench clean
+
+help: ## Show this help
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: no Python found: install Python 3.10, 3.11 or 3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || \
+	  { echo "make: $(PYTHON) is $$($(PYTHON) -V 2>&1), expected Python 3.10 to 3.12: make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[export,train,eval,dev]'
+	@touch $@
+
+setup: $(VENV)/installed ## Create the environment with everything in it
+
+export-int8: setup ## Export a model (fp32 and INT8, ONNX and TFLite) and segment a photograph with it
+	$(VENV)/bin/tinysam-export --variant $(VARIANT) --target $(TARGET) --out $(OUT) \
+	  $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(SIZE),--size $(SIZE)) $(if $(CALIB),--calib-dir $(CALIB))
+	@$(PY) -m tinysam.export.demo --variant $(VARIANT) $(if $(SIZE),--size $(SIZE)) --artifacts $(OUT)
+
+test: setup ## Run the tests
+	$(PY) -m pytest
+
+lint: setup ## Check style and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	@rm -rf build/types && mkdir -p build/types/tinysam
+	@for p in $(PACKAGES); do ln -s ../../../$$p build/types/tinysam/$$p; done
+	MYPYPATH=build/types $(VENV)/bin/mypy $(foreach p,$(PACKAGES),-p tinysam.$(p))
+
+bench: setup ## Measure encoder and decoder in every engine, against eager PyTorch
+	$(PY) -m tinysam.export.bench
+
+clean: ## Remove artifacts and build output (not the environment)
+	rm -rf artifacts build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+
+-include device.mk

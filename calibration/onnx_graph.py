@@ -1,0 +1,73 @@
+"""Reading an ONNX graph: who makes and who reads each tensor, and which nodes can become integer."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+
+@dataclass(frozen=True)
+class LinearNode:
+    """A Conv or Gemm with a stored weight."""
+
+    name: str
+    source: str
+    """Activation that it reads."""
+    output: str
+    weight: npt.NDArray[np.float32]
+    """(outputs, inputs, height, width) or (outputs, inputs)."""
+
+
+class Graph:
+    """Lookups over one model."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.nodes = list(model.graph.node)
+        self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.outputs = {output.name for output in model.graph.output}
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.nodes:
+            for tensor in node.input:
+                self.readers.setdefault(tensor, []).append(node)
+
+    def feeds_only(self, tensor: str, kind: str) -> bool:
+        """Whether all readers of a tensor are of one operation."""
+        readers = self.readers.get(tensor, [])
+        return bool(readers) and tensor not in self.outputs and all(node.op_type == kind for node in readers)
+
+    def is_linear(self, node: onnx.NodeProto) -> bool:
+        """Whether a node is a Conv or Gemm whose weight is stored in the file."""
+        return node.op_type in ("Conv", "Gemm") and node.input[1] in self.constants
+
+    def linear_nodes(self) -> list[LinearNode]:
+        """Conv and Gemm nodes that can become integer, in order of execution; what a graph output needs stays float."""
+        return [
+            LinearNode(node.name, node.input[0], node.output[0], numpy_helper.to_array(self.constants[node.input[1]]))
+            for node in self.integer_nodes(frozenset())
+            if self.is_linear(node)
+        ]
+
+    def integer_nodes(self, keep_float: frozenset[str]) -> list[onnx.NodeProto]:
+        """Nodes that can become integer: Conv, Gemm, the GELU behind them, additions that go into a GELU."""
+        chosen: list[onnx.NodeProto] = []
+        leaving: set[str] = set()  # outputs of chosen nodes, which an integer GELU can read
+        for node in self.nodes:
+            if node.name in keep_float or node.output[0] in self.outputs:
+                continue
+            gelu = node.op_type == "Gelu" and node.input[0] in leaving
+            residual = node.op_type == "Add" and self.feeds_only(node.output[0], "Gelu") and set(node.input) <= leaving
+            if self.is_linear(node) or gelu or residual:
+                chosen.append(node)
+                leaving.add(node.output[0])
+        return chosen
+
+    def activations(self, nodes: list[onnx.NodeProto]) -> list[str]:
+        """Tensors that enter or leave these nodes and are not stored in the file."""
+        found: dict[str, None] = {}
+        for node in nodes:
+            for tensor in (*node.input, *node.output):
+                if tensor and tensor not in self.constants:
+                    found[tensor] = None
+        return list(found)
