@@ -35,8 +35,8 @@ def resize(image: Image.Image, frame: Frame) -> NDArray[np.uint8]:
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
-def normalize(pixels: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.float32]:
-    """uint8 (h, w, 3) RGB -> (1, 3, image_size, image_size): (pixel - mean) / std, then zeros right and below."""
+def normalize(pixels: NDArray[Any], manifest: Manifest) -> NDArray[np.float32]:
+    """(h, w, 3) RGB in 0 to 255 -> (1, 3, image_size, image_size): (pixel - mean) / std, then zeros right and below."""
     height, width, _ = pixels.shape
     out = np.zeros((1, 3, manifest.image_size, manifest.image_size), np.float32)
     inside = out[0, :, :height, :width]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinysam.runtime import preprocess, prompts
-from tinysam.runtime.errors import OrderError, PromptError
+from tinysam.runtime.errors import ImageError, OrderError, PromptError
 from tinysam.runtime.geometry import Frame
 from tinysam.runtime.graphs import Graphs, Prompts
 from tinysam.runtime.locate import find_artifacts
@@ -89,16 +89,35 @@ class Segmenter:
         self.reset_image()
         picture = preprocess.to_pil(image, image_format)
         frame = Frame((picture.height, picture.width), self.manifest.image_size)
-        loaded_ms = self.graphs.load("encoder")
         start = time.perf_counter()
         pixels = preprocess.resize(picture, frame)
+        resize_ms = 1e3 * (time.perf_counter() - start)
+        self.set_resized(pixels, frame.original_size)
+        self.timing_ms["resize"] += resize_ms
+
+    def set_resized(self, pixels: NDArray[Any], original_size: tuple[int, int]) -> None:
+        """As `set_image`, for an image that has been resized already.
+
+        Args:
+            pixels: RGB in 0 to 255, (height, width, 3) with the long side equal to the model's `image_size`.
+            original_size: (height, width) of the photograph, the frame of prompts and masks.
+
+        Raises:
+            ImageError: another size than the photograph has in the model.
+        """
+        self.reset_image()
+        frame = Frame(original_size, self.manifest.image_size)
+        if pixels.shape != (*frame.input_size, 3):
+            raise ImageError(f"image has shape {pixels.shape}, expected {(*frame.input_size, 3)}")
+        loaded_ms = self.graphs.load("encoder")
+        start = time.perf_counter()
         inputs = preprocess.normalize(pixels, self.manifest)
-        resized = time.perf_counter()
+        normalized = time.perf_counter()
         embedding = self.graphs.encode(inputs)
         self.timing_ms = {
             "load encoder": loaded_ms,
-            "resize": 1e3 * (resized - start),
-            "encoder": 1e3 * (time.perf_counter() - resized),
+            "resize": 1e3 * (normalized - start),
+            "encoder": 1e3 * (time.perf_counter() - normalized),
         }
         self._frame, self._embedding = frame, embedding
 

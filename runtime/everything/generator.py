@@ -180,7 +180,7 @@ class _Run:
 
 def default_batch(image_size: int) -> int:
     """Prompts per decoder call that measured fastest: see docs/runtime.md."""
-    return 32 if image_size <= 512 else 8
+    return 4 if image_size <= 512 else 1
 
 
 def _relaxed(

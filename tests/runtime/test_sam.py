@@ -1,0 +1,153 @@
+"""The interfaces of `segment_anything`: names, shapes and meanings."""
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.runtime.conftest import picture
+from tinysam.runtime import Segmenter
+from tinysam.runtime.sam import (
+    ResizeLongestSide,
+    SamAutomaticMaskGenerator,
+    SamHierarchicalMaskGenerator,
+    SamPredictor,
+    sam_model_registry,
+)
+
+IMAGE = np.asarray(picture(200, 150))
+
+
+@pytest.fixture
+def predictor(disc_artifacts: Path) -> SamPredictor:
+    sam = sam_model_registry["vit_t"](checkpoint=disc_artifacts, precision="fp32", threads=1).to("cpu").eval()
+    predictor = SamPredictor(sam)
+    predictor.set_image(IMAGE)
+    return predictor
+
+
+def test_predict_is_that_of_the_segmenter(predictor: SamPredictor, segmenter: Segmenter) -> None:
+    segmenter.set_image(IMAGE)
+    arguments = {"point_coords": np.array([[100, 75]]), "point_labels": np.array([1]), "multimask_output": True}
+    masks, scores, logits = predictor.predict(**arguments)
+    expected = segmenter.predict(**arguments)
+    np.testing.assert_array_equal(masks, expected.masks)
+    np.testing.assert_array_equal(scores, expected.iou_predictions)
+    np.testing.assert_array_equal(logits, expected.low_res_masks)
+    assert predictor.original_size == (150, 200)
+    assert predictor.input_size == (48, 64)
+    assert predictor.is_image_set
+    assert predictor.get_image_embedding().shape == predictor.features.shape
+
+
+def test_arguments_have_sams_names_and_order() -> None:
+    assert list(inspect.signature(SamPredictor.predict).parameters) == [
+        "self",
+        "point_coords",
+        "point_labels",
+        "box",
+        "mask_input",
+        "multimask_output",
+        "return_logits",
+    ]
+    assert list(inspect.signature(SamAutomaticMaskGenerator).parameters) == [
+        "model",
+        "points_per_side",
+        "points_per_batch",
+        "pred_iou_thresh",
+        "stability_score_thresh",
+        "stability_score_offset",
+        "box_nms_thresh",
+        "crop_n_layers",
+        "crop_nms_thresh",
+        "crop_overlap_ratio",
+        "crop_n_points_downscale_factor",
+        "point_grids",
+        "min_mask_region_area",
+        "output_mode",
+    ]
+
+
+def test_predict_torch_takes_the_model_frame_and_gives_tensors(predictor: SamPredictor) -> None:
+    torch = pytest.importorskip("torch")
+    boxes = torch.tensor([[10.0, 20.0, 110.0, 100.0], [50.0, 50.0, 190.0, 140.0]])
+    moved = predictor.transform.apply_boxes_torch(boxes, IMAGE.shape[:2])
+    masks, iou, low_res = predictor.predict_torch(None, None, boxes=moved)
+    expected = predictor.predict_batch(boxes=boxes.numpy())
+    assert isinstance(masks, torch.Tensor)
+    np.testing.assert_array_equal(masks.numpy(), expected.masks)
+    np.testing.assert_allclose(iou.numpy(), expected.iou_predictions, rtol=1e-6)
+    np.testing.assert_allclose(low_res.numpy(), expected.low_res_masks, rtol=1e-5)
+    points = torch.tensor([[[100.0, 75.0]]])
+    labels = torch.tensor([[1]])
+    moved = predictor.transform.apply_coords_torch(points, IMAGE.shape[:2])
+    masks, _, _ = predictor.predict_torch(moved, labels, multimask_output=False)
+    np.testing.assert_array_equal(
+        masks.numpy(), predictor.predict_batch(points.numpy(), labels.numpy(), multimask_output=False).masks
+    )
+    with pytest.raises(ValueError, match="no prompt"):
+        predictor.predict_torch(None, None)
+
+
+def test_set_torch_image_equals_set_image(predictor: SamPredictor) -> None:
+    expected = predictor.get_image_embedding()
+    resized = predictor.transform.apply_image(IMAGE)
+    predictor.set_torch_image(resized.transpose(2, 0, 1)[None].astype(np.float32), IMAGE.shape[:2])
+    np.testing.assert_allclose(predictor.get_image_embedding(), expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="expected"):
+        predictor.set_torch_image(np.zeros((1, 3, 20, 20)), IMAGE.shape[:2])
+
+
+@pytest.mark.parametrize("mode", ["binary_mask", "uncompressed_rle", "coco_rle"])
+def test_records_have_sams_keys(predictor: SamPredictor, mode: str) -> None:
+    records = SamAutomaticMaskGenerator(predictor, points_per_side=6, output_mode=mode).generate(IMAGE)
+    assert records
+    for record in records:
+        assert list(record) == [
+            "segmentation",
+            "area",
+            "bbox",
+            "predicted_iou",
+            "point_coords",
+            "stability_score",
+            "crop_box",
+        ]
+        assert record["crop_box"] == [0, 0, 200, 150]
+        assert len(record["point_coords"][0]) == 2
+        segmentation = record["segmentation"]
+        if mode == "binary_mask":
+            assert (segmentation.shape, segmentation.dtype) == ((150, 200), np.bool_)
+            assert segmentation.sum() == record["area"]
+        elif mode == "uncompressed_rle":
+            assert sum(segmentation["counts"]) == 150 * 200
+            assert sum(segmentation["counts"][1::2]) == record["area"]
+        else:
+            coco = pytest.importorskip("pycocotools.mask")
+            assert coco.area(segmentation) == record["area"]
+
+
+def test_hierarchical_generator_has_tinysams_names(predictor: SamPredictor) -> None:
+    generator = SamHierarchicalMaskGenerator(predictor, points_per_side=8, high_score_thresh=3.0)
+    assert generator.settings.coarse_logit_thresh == 3.0
+    assert generator.hierarchical_generate(IMAGE)
+
+
+def test_senseless_arguments_are_refused(predictor: SamPredictor) -> None:
+    with pytest.raises(ValueError, match="output_mode is 'png'"):
+        SamAutomaticMaskGenerator(predictor, output_mode="png")
+    with pytest.raises(ValueError, match="points_per_side or point_grids"):
+        SamAutomaticMaskGenerator(predictor, points_per_side=None)
+
+
+def test_point_grids_are_used_as_given(predictor: SamPredictor) -> None:
+    grid = [np.array([[0.5, 0.5]])]
+    records = SamAutomaticMaskGenerator(predictor, None, point_grids=grid).generate(IMAGE)
+    assert {tuple(record["point_coords"][0]) for record in records} == {(100.0, 75.0)}
+
+
+def test_resize_longest_side_names() -> None:
+    transform = ResizeLongestSide(64)
+    assert transform.get_preprocess_shape(150, 200, 64) == (48, 64)
+    np.testing.assert_allclose(transform.apply_coords(np.array([[100.0, 75.0]]), (150, 200)), [[32, 24]])
+    np.testing.assert_allclose(transform.apply_boxes(np.array([[0, 0, 200, 150]]), (150, 200)), [[0, 0, 64, 48]])
