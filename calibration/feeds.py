@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
 from tinysam.calibration.arrays import Floats, floats
 from tinysam.calibration.images import CalibrationImage
 from tinysam.runtime.geometry import Frame

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+
 from tinysam.calibration.errors import CalibrationError
 from tinysam.calibration.photographs import bundled_photographs
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
+
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.errors import CalibrationError
 

@@ -9,6 +9,7 @@ chosen per layer for the least squared error over the values that the layer real
 
 import numpy as np
 import numpy.typing as npt
+
 from tinysam.calibration.arrays import Floats, floats
 
 PUBLISHED_SLOPE = 1.702

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+
 from tinysam.calibration.onnx_gelu import best_slope
 from tinysam.calibration.onnx_graph import Graph
 from tinysam.calibration.onnx_qdq import Plan, QdqWriter

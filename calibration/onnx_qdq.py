@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
+
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.errors import CalibrationError
 from tinysam.calibration.qparams import QParams, quantize_weight, weight_scales

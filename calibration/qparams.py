@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
 from tinysam.calibration.arrays import Floats, floats
 from tinysam.calibration.errors import CalibrationError
 

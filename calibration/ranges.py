@@ -1,6 +1,7 @@
 """Ranges from observations: the extremes, percentiles, or the least squared error."""
 
 import numpy as np
+
 from tinysam.calibration.arrays import floats
 from tinysam.calibration.errors import CalibrationError
 from tinysam.calibration.observers import Observation

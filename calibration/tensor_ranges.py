@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.observers import Observation, observe
 from tinysam.calibration.onnx_graph import Graph

@@ -10,6 +10,7 @@ from typing import Any
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
 from tinysam.calibration.qparams import quantize_weight, weight_scales
 from tinysam.calibration.tflite_graph import float_data
 

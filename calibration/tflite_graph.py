@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
+
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.onnx_graph import LinearNode
 

@@ -19,13 +19,14 @@ projection of TinyViT-5M at 1024 and one click, and no per-head transposes of im
 import math
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from tinysam.export.encoder_graph import linear
 from tinysam.models.mask_decoder import MaskDecoder
 from tinysam.models.prompt_encoder import ABSENT, PromptEncoder
 from tinysam.models.sam import Sam
 from tinysam.models.transformer import Attention, TwoWayBlock, TwoWayTransformer
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 HIDDEN = -1e4
 """Added to the attention score of an absent token: exp() of it is zero in float32 beside any real score."""

@@ -12,10 +12,11 @@ What changes against the plain model, none of which changes the result:
 """
 
 import torch
-from tinysam.models.layers import ConvNorm, LayerNorm2d
-from tinysam.models.tinyvit import MBConv, PatchEmbed, PatchMerging, TinyViT, TinyViTBlock, WindowAttention
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from tinysam.models.layers import ConvNorm, LayerNorm2d
+from tinysam.models.tinyvit import MBConv, PatchEmbed, PatchMerging, TinyViT, TinyViTBlock, WindowAttention
 
 
 def fold_norm(layer: ConvNorm) -> nn.Conv2d:

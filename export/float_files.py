@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.feeds import prompt_feed
 from tinysam.export.decoder_graph import decoder_graph

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime as ort
+
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.feeds import Feed, ImageFeed, decoder_feeds
 from tinysam.calibration.onnx_graph import Graph

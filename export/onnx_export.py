@@ -11,8 +11,9 @@ from typing import Any
 import onnx
 import onnxsim
 import torch
-from tinysam.export.errors import ExportError
 from torch import Tensor, nn
+
+from tinysam.export.errors import ExportError
 
 OPSET = 20
 """First opset with `Gelu` as one operation; `LayerNormalization` has been one since 17."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from tinysam.calibration.arrays import Floats
 from tinysam.export.errors import ParityError
 from tinysam.runtime import engines

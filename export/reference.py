@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+
 from tinysam.calibration.arrays import Floats, floats
 from tinysam.calibration.feeds import Feed, ImageFeed, decoder_feeds, prompt_feed
 from tinysam.models.sam import Sam

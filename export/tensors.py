@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.feeds import Feed
 from tinysam.runtime.manifest import ModelFile, Signature, TensorSpec, sha256_file

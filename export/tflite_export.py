@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from tinysam.export.errors import ExportError
 
 Array = npt.NDArray[np.float32]

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
+
 from tinysam.models.sam import Sam
 from tinysam.models.variants import Variant, build
-from torch import Tensor
 
 IGNORED = ("image_encoder.norm_head.", "image_encoder.head.")
 """TinyViT's classifier, which official files carry and segmentation does not use."""

@@ -3,9 +3,10 @@
 from typing import NamedTuple
 
 import torch
+from torch import Tensor, nn
+
 from tinysam.models.layers import MLP, LayerNorm2d
 from tinysam.models.transformer import TwoWayTransformer
-from torch import Tensor, nn
 
 MASKS = 4
 """Mask tokens: token 0 for a single unambiguous mask, tokens 1 to 3 for the three of an ambiguous prompt."""

@@ -16,8 +16,9 @@ label       meaning
 import math
 
 import torch
-from tinysam.models.layers import LayerNorm2d
 from torch import Tensor, nn
+
+from tinysam.models.layers import LayerNorm2d
 
 NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, PADDING, ABSENT = 0, 1, 2, 3, -1, -2
 

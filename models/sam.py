@@ -1,9 +1,10 @@
 """A promptable segmentation model: image encoder, prompt encoder, mask decoder."""
 
 import torch
+from torch import Tensor, nn
+
 from tinysam.models.mask_decoder import Decoded, MaskDecoder
 from tinysam.models.prompt_encoder import ABSENT, PromptEncoder
-from torch import Tensor, nn
 
 MEAN = (123.675, 116.28, 103.53)
 """Mean of the training images, RGB, in units of 0 to 255."""

@@ -7,9 +7,10 @@ Four stages: inverted-bottleneck convolutions at stride 4, then three stages of 
 from dataclasses import dataclass
 
 import torch
-from tinysam.models.layers import ConvNorm, neck
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from tinysam.models.layers import ConvNorm, neck
 
 
 @dataclass(frozen=True)

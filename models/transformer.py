@@ -1,8 +1,9 @@
 """SAM's two-way transformer between prompt tokens and image cells."""
 
-from tinysam.models.layers import MLPBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from tinysam.models.layers import MLPBlock
 
 
 class Attention(nn.Module):

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from tinysam.models.layers import MLPBlock, neck
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from tinysam.models.layers import MLPBlock, neck
 
 PATCH = 16
 """Side of a patch in pixels; also the stride of the embedding grid."""
