@@ -6,15 +6,23 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from PIL import Image
+from tqdm import tqdm
 
+from tinysam.distillation.checkpoints import NAME, load_state
+from tinysam.distillation.device import Device
+from tinysam.distillation.objectives import Decoupled, FullStage, Objective, Supervised
+from tinysam.distillation.parallel import join, leave
+from tinysam.distillation.recipe import MODES, Recipe
+from tinysam.distillation.samples import Numbers, Samples, loader
+from tinysam.distillation.teacher import TeacherError, copy_decoder, load_teacher
+from tinysam.distillation.teacher_cache import TeacherCache
+from tinysam.distillation.trainer import Trainer
 from tinysam.evaluation.coco import DataError, Photo, read_coco
-from tinysam.distillation.checkpoints import NAME, ResumeError, load_state
-from tinysam.distillation.recipe import Recipe
-from tinysam.distillation.samples import Batch, Numbers, Samples, loader
-from tinysam.distillation.trainer import Device, Diverged, Trainer
-from tinysam.models import CheckpointError, build, get_variant, load
+from tinysam.models import Sam, build, get_variant, load
+from tinysam.models.checkpoint import file_sha256, weights_path
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,24 +34,27 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--start", type=Path, help="weights to start from (default: the embedded ones)")
     p.add_argument("--scratch", action="store_true", help="start from random weights")
     p.add_argument("--resume", action="store_true", help="continue the run in --out, if there is one")
+    p.add_argument("--teacher", help="variant of the teacher: sam_vit_b, sam_vit_l, sam_vit_h, tinysam, nano, ...")
+    p.add_argument("--teacher-checkpoint", type=Path, help="its weights (default: the embedded ones, if it has any)")
+    p.add_argument("--teacher-cache", type=Path, help="folder for its embeddings (decoupled, whole photographs)")
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     p.add_argument("--threads", type=int, help="of a CPU (default: all)")
     p.add_argument("--workers", type=int, default=1, help="processes that make samples")
     p.add_argument("--minutes", type=float, default=3.0, help="between checkpoints")
+    p.add_argument("--log-every", type=int, default=50, metavar="STEPS")
     for field in fields(Recipe):
         name = "--" + field.name.replace("_", "-")
         if isinstance(field.default, bool):
             p.add_argument(name, action=argparse.BooleanOptionalAction, default=field.default)
         else:
-            p.add_argument(name, type=type(field.default), default=field.default)
+            choices = MODES if field.name == "mode" else None
+            p.add_argument(name, type=type(field.default), default=field.default, choices=choices)
     return p
 
 
 def photos_in(folder: Path) -> list[Photo]:
     """Photographs of a folder, without masks."""
-    from PIL import Image
-
     found = []
     for path in sorted([*folder.glob("*.jpg"), *folder.glob("*.png")]):
         with Image.open(path) as image:
@@ -53,29 +64,64 @@ def photos_in(folder: Path) -> list[Photo]:
     return found
 
 
+def objective_for(
+    recipe: Recipe, args: argparse.Namespace, student: Sam, device: Device, photos: list[Photo]
+) -> Objective:
+    """What the recipe's mode minimizes; loads the teacher if there is one."""
+    if recipe.mode == "supervised":
+        return Supervised(recipe, device)
+    if args.teacher is None:
+        raise TeacherError(
+            f"mode {recipe.mode} needs a teacher: give --teacher, and --teacher-checkpoint if it has none"
+        )
+    teacher = load_teacher(args.teacher, args.teacher_checkpoint, recipe.image_size, args.device)
+    if recipe.mode == "full-stage":
+        return FullStage(recipe, device, teacher)
+    copy_decoder(student, teacher)
+    if args.teacher_cache is None:
+        return Decoupled(device, teacher)
+    identity = file_sha256(weights_path(get_variant(args.teacher), args.teacher_checkpoint))
+    return Decoupled(device, teacher, TeacherCache(args.teacher_cache, teacher, identity, photos))
+
+
 def train(args: argparse.Namespace) -> None:
     """Runs or continues a training."""
     recipe = Recipe(**{field.name: getattr(args, field.name) for field in fields(Recipe)})
+    if args.teacher_cache and (recipe.mode != "decoupled" or recipe.augmented):
+        raise TeacherError("--teacher-cache holds whole photographs: use --mode decoupled and --no-augmented with it")
     if args.threads:
         torch.set_num_threads(args.threads)
+    for kind in (np.float32, np.float64):
+        np.finfo(kind)  # numpy looks at denormals once, and warns if they are gone by then
     torch.set_flush_denormal(True)
     torch.manual_seed(recipe.seed)
+    rank, world = join(args.device)
     photos = [photo for folder in args.data for photo in read_coco(folder)]
     backgrounds = [photo for folder in args.backgrounds for photo in photos_in(folder)]
+    samples = Samples(photos, recipe, backgrounds)
     variant = get_variant(recipe.variant)
     model = build(variant, recipe.image_size) if args.scratch else load(variant, args.start, recipe.image_size)
     model.to(args.device, memory_format=torch.channels_last)
-    trainer = Trainer(model, recipe, Device(args.device, args.precision == "bf16"), args.out, args.minutes)
+    device = Device(args.device, args.precision == "bf16")
+    objective = objective_for(recipe, args, model, device, samples.photos)
+    trainer = Trainer(model, objective, recipe, device, args.out, args.minutes, rank, world)
     if args.resume and (args.out / NAME).exists():
-        trainer.resume(load_state(args.out, recipe, 1))
-    batches: DataLoader[Batch] = loader(Samples(photos, recipe, backgrounds), Numbers(recipe, trainer.step), args.workers)
-    for row in trainer.run(iter(batches)):
-        print(
-            f"step {row['step']:6.0f}  {row['seconds']:7.0f} s  loss {row['loss']:.3f}  IoU box {row['iou_box']:.3f} "
-            f"click {row['iou_click']:.3f} further {row['iou_further']:.3f}  norm {row['norm']:.2f}  "
-            f"loading {row['loading_share']:.0%}",
-            flush=True,
-        )
+        trainer.resume(load_state(args.out, recipe, world))
+    batches = loader(samples, Numbers(recipe, trainer.step, rank, world), args.workers)
+    with tqdm(total=recipe.steps, initial=trainer.step, unit="step", disable=None if rank == 0 else True) as bar:
+        for row in trainer.run(iter(batches), args.log_every):
+            bar.update(int(row["step"]) - bar.n)
+            if rank == 0:
+                bar.write(line(row))
+
+
+def line(row: dict[str, float]) -> str:
+    """A row of the log for people."""
+    return (
+        f"step {row['step']:6.0f}  {row['seconds']:7.0f} s  loss {row['loss']:.3f}  IoU box {row['iou_box']:.3f} "
+        f"click {row['iou_click']:.3f} further {row['iou_further']:.3f}  norm {row['norm']:.2f}  "
+        f"loading {row['loading_share']:.0%}"
+    )
 
 
 def main() -> int:
@@ -83,9 +129,11 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     try:
         train(parser().parse_args())
-    except (CheckpointError, DataError, ResumeError, Diverged, OSError, ValueError) as error:
-        print(f"tinysam-distill: {error}", file=sys.stderr)
+    except (OSError, ValueError, RuntimeError) as error:
+        print(f"tinysam-distill: {str(error).splitlines()[0] if str(error) else type(error).__name__}", file=sys.stderr)
         return 1
+    finally:
+        leave()
     return 0
 
 

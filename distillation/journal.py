@@ -3,8 +3,12 @@
 import csv
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinysam.distillation.checkpoints import write_atomically
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 FIELDS = ("step", "seconds", "learning_rate", "loss", "iou_box", "iou_click", "iou_further", "norm", "loading_share")
 
@@ -13,18 +17,39 @@ class Journal:
     """Appends a row per interval; rows of steps that a resumed run does again are dropped."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        self.path = folder / "log.csv"
+        self.folder, self.path = folder, folder / "log.csv"
         kept = [row for row in read_rows(self.path) if int(row["step"]) <= step]
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, FIELDS)
         writer.writeheader()
         writer.writerows(kept)
         write_atomically(self.path, buffer.getvalue().encode())
+        self.board = open_board(folder / "tensorboard", step)
 
     def add(self, row: dict[str, float]) -> None:
         """Writes one row at once, so that a killed run keeps it."""
         with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, FIELDS).writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
+            csv.DictWriter(file, FIELDS).writerow(
+                {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+            )
+        if self.board:
+            for name, value in row.items():
+                self.board.add_scalar(name, value, int(row["step"]))
+
+    def close(self) -> None:
+        """Draws the curves."""
+        if self.board:
+            self.board.close()
+        draw(read_rows(self.path), self.folder / "curves.png")
+
+
+def open_board(folder: Path, step: int) -> "SummaryWriter | None":
+    """A TensorBoard log that forgets what came after `step`; None where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -33,3 +58,23 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="") as file:
         return [row for row in csv.DictReader(file) if all(row.get(name) for name in FIELDS)]
+
+
+def draw(rows: list[dict[str, str]], path: Path) -> None:
+    """A picture of loss and IoU over the steps; nothing where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    steps = [int(row["step"]) for row in rows]
+    left.plot(steps, [float(row["loss"]) for row in rows])
+    left.set(xlabel="step", ylabel="loss")
+    for name in ("iou_box", "iou_click", "iou_further"):
+        right.plot(steps, [float(row[name]) for row in rows], label=name.removeprefix("iou_"))
+    right.set(xlabel="step", ylabel="IoU of the mask used")
+    right.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110)
+    write_atomically(path, buffer.getvalue())

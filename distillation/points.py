@@ -7,7 +7,6 @@ stands for, so sums over points estimate sums over pixels.
 """
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F

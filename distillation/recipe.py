@@ -31,6 +31,8 @@ class Recipe:
     hard_mask_weighting: bool = False
     """Whether masks on which the teacher does better than the student weigh more."""
 
+    augmented: bool = True
+    """Whether samples are cropped, flipped, coloured and pasted on; if not, they are whole photographs."""
     smallest_crop: float = 0.4
     """Smallest crop in parts of the photograph's long side."""
     whole_share: float = 0.3
@@ -82,8 +84,22 @@ class Recipe:
         return cls(**values)
 
 
-RESUMABLE = frozenset({"steps", "decay_steps", "image_size", "batch", "whole_share", "smallest_crop", "paste_share",
-                       "rounds", "learning_rate", "ema", "prompts", "colour"})
+RESUMABLE = frozenset(
+    {
+        "steps",
+        "decay_steps",
+        "image_size",
+        "batch",
+        "whole_share",
+        "smallest_crop",
+        "paste_share",
+        "rounds",
+        "learning_rate",
+        "ema",
+        "prompts",
+        "colour",
+    }
+)
 """Settings that a resumed run may change, because no stored state depends on them."""
 
 

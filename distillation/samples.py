@@ -6,15 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tinysam.distillation import augment
-from tinysam.evaluation.coco import Photo
-from tinysam.distillation.pixels import PixelCache
+from tinysam.distillation.pixels import PixelCache, read_rgb
 from tinysam.distillation.points import sample_points
 from tinysam.distillation.prompts import first_prompt
 from tinysam.distillation.recipe import Recipe
+from tinysam.evaluation.coco import Photo
 
 Rng = np.random.Generator
 Mask = NDArray[np.bool_]
@@ -53,7 +54,7 @@ class Batch:
     """(B,) which photographs of the set."""
 
 
-def choose(photo: Photo, view: augment.View, size: tuple[int, int], most: int, rng: Rng) -> list[Mask]:
+def choose(photo: Photo, view: augment.View, most: int, rng: Rng) -> list[Mask]:
     """Up to `most` random masks of the photograph that are visible in the view."""
     x0, y0, x1, y1 = view.box
     found: list[Mask] = []
@@ -61,15 +62,25 @@ def choose(photo: Photo, view: augment.View, size: tuple[int, int], most: int, r
         a, b, c, d = photo.masks[i].box
         if c <= x0 or a >= x1 or d <= y0 or b >= y1:
             continue
-        full = photo.masks[i].decode()
-        if full.shape != size:
-            raise ValueError(f"{photo.path.name}: masks are {full.shape} (height, width), the photograph is {size}")
-        mask = view.mask(full)
+        mask = view.mask(photo.masks[i].decode())
         if mask.sum() >= LEAST_PIXELS:
             found.append(mask)
         if len(found) == most:
             break
     return found
+
+
+def whole_pixels(photo: Photo, size: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """(3, size, size) uint8 of the whole photograph and the height and width of the part that is not padding."""
+    image = augment.whole(photo, size).image(read_rgb(photo.path))
+    return square(image, size), (image.shape[0], image.shape[1])
+
+
+def square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """(h, w, 3) -> (3, size, size), zeros right and below."""
+    pixels = np.zeros((3, size, size), np.uint8)
+    pixels[:, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)
+    return pixels
 
 
 class Samples(Dataset[dict[str, NDArray[np.generic]]]):
@@ -100,9 +111,19 @@ class Samples(Dataset[dict[str, NDArray[np.generic]]]):
                 return sample
         raise ValueError(f"no usable masks in {ATTEMPTS} photographs in a row: are the annotations right?")
 
+    def read(self, photo: Photo) -> Image.Image:
+        """The decoded photograph; ValueError if it has not the size its annotations say."""
+        image = self.cache.read(photo.path)
+        if image.size != (photo.width, photo.height):
+            annotated = f"{photo.width} x {photo.height}"
+            raise ValueError(f"{photo.path}: {image.width} x {image.height} pixels, its annotations say {annotated}")
+        return image
+
     def view(self, photo: Photo, rng: Rng) -> augment.View:
         """The part of the photograph to show."""
         recipe = self.recipe
+        if not recipe.augmented:
+            return augment.whole(photo, recipe.image_size)
         if not photo.masks or rng.uniform() < recipe.whole_share:
             return augment.whole(photo, recipe.image_size, flip=rng.uniform() < 0.5)
         around = photo.masks[rng.integers(len(photo.masks))]
@@ -113,17 +134,18 @@ class Samples(Dataset[dict[str, NDArray[np.generic]]]):
         recipe = self.recipe
         index = int(rng.integers(len(self.photos)))
         photo = self.photos[index]
-        photograph = self.cache.read(photo.path)
+        photograph = self.read(photo)
         view = self.view(photo, rng)
         image = view.image(photograph).copy()
-        masks = choose(photo, view, photograph.size[::-1], recipe.prompts, rng)
-        if not photo.masks or rng.uniform() < recipe.paste_share:
+        masks = choose(photo, view, recipe.prompts, rng)
+        if recipe.augmented and (not photo.masks or rng.uniform() < recipe.paste_share):
             for _ in range(int(rng.integers(1, 4))):
                 masks = self.paste(image, masks, rng)[: recipe.prompts]
         masks = [mask for mask in masks if mask.sum() >= LEAST_PIXELS]
         if not masks:
             return None
-        image = augment.colour(image, recipe.colour, rng)
+        if recipe.augmented:
+            image = augment.colour(image, recipe.colour, rng)
         return self.prompt(index, image, masks, rng)
 
     def paste(self, image: augment.Pixels, masks: list[Mask], rng: Rng) -> list[Mask]:
@@ -135,7 +157,7 @@ class Samples(Dataset[dict[str, NDArray[np.generic]]]):
         scale = side / max(x1 - x0, y1 - y0)
         size = (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale)))
         view = augment.View(chosen.box, *size, flip=rng.uniform() < 0.5)
-        thing = augment.colour(view.image(self.cache.read(photo.path)), self.recipe.colour, rng)
+        thing = augment.colour(view.image(self.read(photo)), self.recipe.colour, rng)
         placed = augment.paste(image, masks, thing, view.mask(chosen.decode()), rng)
         return masks if placed is None else [placed, *masks]
 
@@ -143,22 +165,20 @@ class Samples(Dataset[dict[str, NDArray[np.generic]]]):
         """Pads to the square input and draws the prompts and the points of the losses."""
         size, count = self.recipe.image_size, self.recipe.prompts
         height, width = image.shape[:2]
-        pixels = np.zeros((3, size, size), np.uint8)
-        pixels[:, :height, :width] = image.transpose(2, 0, 1)
-        square = np.zeros((count, size, size), bool)
+        padded = np.zeros((count, size, size), bool)
         boxes = rng.permutation(count) < round(self.recipe.box_share * count)
         prompts, points = [], []
         for k in range(count):
-            square[k, :height, :width] = masks[k % len(masks)]
-            prompts.append(first_prompt(square[k], bool(boxes[k]), rng))
-            points.append(sample_points(square[k], rng))
+            padded[k, :height, :width] = masks[k % len(masks)]
+            prompts.append(first_prompt(padded[k], bool(boxes[k]), rng))
+            points.append(sample_points(padded[k], rng))
         coords, labels = (np.stack(part) for part in zip(*prompts, strict=True))
         at, truth, area = (np.stack(part) for part in zip(*points, strict=True))
         picks = rng.random((count, self.recipe.max_rounds), dtype=np.float32)
         return {
-            "pixels": pixels,
+            "pixels": square(image, size),
             "shown": np.array([height, width]),
-            "masks": square,
+            "masks": padded,
             "coords": coords,
             "labels": labels,
             "points": at,
@@ -200,5 +220,3 @@ def loader(samples: Samples, numbers: Numbers, workers: int) -> DataLoader[Batch
     return DataLoader(
         samples, batch_sampler=numbers, num_workers=workers, collate_fn=collate, prefetch_factor=4 if workers else None
     )
-
-

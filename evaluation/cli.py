@@ -6,8 +6,9 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -17,6 +18,8 @@ from tinysam.evaluation.prompted import CLICKS, Protocol, evaluate
 from tinysam.evaluation.reading import ahead, read_photo
 from tinysam.evaluation.records import Records, RecordsError
 from tinysam.evaluation.report import band, group_means, table
+
+Item = TypeVar("Item")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,20 +36,20 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--no-box", action="store_true", help="leave out box prompts")
     p.add_argument("--clicks", type=int, nargs="*", default=list(CLICKS), help="numbers of clicks to report")
     p.add_argument("--max-masks", type=int, default=0, help="of a photograph, evenly spread over its list (0: all)")
-    p.add_argument("--limit", type=int, help="only the first photographs")
+    p.add_argument("--limit", type=int, default=0, help="photographs, evenly spread over the set (0: all)")
     p.add_argument("--out", type=Path, help="folder for records and summary; a stopped run continues there")
     p.add_argument("--by", choices=("source", "size", "category"), default="source")
     return p
 
 
-def spread(masks: tuple[Mask, ...], most: int) -> tuple[Mask, ...]:
-    """At most `most` masks, evenly spaced in the list; all if `most` is 0."""
-    if not most or len(masks) <= most:
-        return masks
-    return tuple(masks[i * len(masks) // most] for i in range(most))
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """At most `most` of the items, evenly spaced in the list; all if `most` is 0."""
+    if not most or len(items) <= most:
+        return list(items)
+    return [items[i * len(items) // most] for i in range(most)]
 
 
-def rows_of(photo: Photo, masks: tuple[Mask, ...], found: list[dict[str, float]]) -> list[dict[str, Any]]:
+def rows_of(photo: Photo, masks: Sequence[Mask], found: list[dict[str, float]]) -> list[dict[str, Any]]:
     """The scores with what they are grouped by."""
     pixels = photo.width * photo.height
     return [
@@ -61,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
         args.engine, args.artifacts, args.precision, args.variant, args.checkpoint, args.image_size, args.threads
     )
     protocol = Protocol(not args.no_box, tuple(args.clicks))
-    photos = read_coco(args.data)[: args.limit]
+    photos = spread(read_coco(args.data), args.limit)
     settings = {"model": choice.identity(), "protocol": str(protocol), "masks": args.max_masks, "data": str(args.data)}
     out = args.out or Path(f"runs/eval-{time.strftime('%Y%m%d-%H%M%S')}")
     records = Records(out / "records.jsonl", settings)
@@ -80,7 +83,13 @@ def run(args: argparse.Namespace) -> None:
     rows = [row for found in records.lines.values() for row in found]
     columns = [c for n in protocol.names() for c in (n, f"{n}_best", f"{n}_single") if rows and c in rows[0]]
     groups = group_means(rows, args.by, columns)
-    summary = {**settings, "images": len(records.lines), "seconds": seconds, "evaluated_now": len(left), "mean_iou": groups}
+    summary = {
+        **settings,
+        "images": len(records.lines),
+        "seconds": seconds,
+        "evaluated_now": len(left),
+        "mean_iou": groups,
+    }
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     print(table(groups, columns))
     print(f"{len(left)} images in {seconds:.1f} s; records in {out}")

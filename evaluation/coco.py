@@ -79,6 +79,14 @@ def read_mask(annotation: dict[str, Any], width: int, height: int) -> Mask:
     return Mask(rle, (x, y, x + w, y + h), area, int(annotation.get("id", -1)))
 
 
+def try_mask(annotation: dict[str, Any], width: int, height: int) -> Mask | str:
+    """The mask of one annotation, or why it cannot be used."""
+    try:
+        return read_mask(annotation, width, height)
+    except (ValueError, TypeError, KeyError) as error:
+        return str(error)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The annotation file; DataError if it is missing, no JSON, or not COCO's."""
     try:
@@ -109,12 +117,9 @@ def read_coco(folder: Path) -> list[Photo]:
     photos = []
     for image in content["images"]:
         width, height = int(image["width"]), int(image["height"])
-        masks = []
-        for annotation in by_image.get(image["id"], []):
-            try:
-                masks.append(read_mask(annotation, width, height))
-            except ValueError as error:
-                skipped[str(error)] += 1
+        read = [try_mask(annotation, width, height) for annotation in by_image.get(image["id"], [])]
+        masks = [mask for mask in read if isinstance(mask, Mask)]
+        skipped.update(why for why in read if isinstance(why, str))
         if masks:
             file = folder / "images" / image["file_name"]
             photos.append(Photo(int(image["id"]), file, width, height, tuple(masks), str(image.get("source", ""))))

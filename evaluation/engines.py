@@ -35,8 +35,8 @@ class ModelChoice:
     def identity(self) -> dict[str, str]:
         """What the results depend on: hashes of the files that will run, not their paths."""
         if self.engine == "torch":
-            from tinysam.models.checkpoint import file_sha256, weights_path
             from tinysam.models import get_variant
+            from tinysam.models.checkpoint import file_sha256, weights_path
 
             digest = file_sha256(weights_path(get_variant(self.variant), self.checkpoint))
             return {"engine": "torch", "model": self.variant, "sha256": digest, "image_size": str(self.image_size)}

@@ -34,6 +34,10 @@ class TorchGraphs:
         self.manifest = manifest_of(name, model)
         self.low_res_side = 4 * model.grid
 
+    def load(self, part: str) -> float:
+        """Milliseconds spent loading: none, the model is in memory."""
+        return 0.0
+
     @torch.inference_mode()
     def encode(self, image: Floats) -> Floats:
         """(1, 3, S, S) normalized -> (1, 256, grid, grid)."""

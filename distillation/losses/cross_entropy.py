@@ -1,6 +1,6 @@
 """Binary cross-entropy at points: near and far points weigh the same, however small the object is.
 
-    L = 1/2 mean_near(bce) + 1/2 mean_far(bce)
+L = 1/2 mean_near(bce) + 1/2 mean_far(bce)
 """
 
 from torch import Tensor

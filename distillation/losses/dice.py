@@ -1,6 +1,6 @@
 """Dice loss (Milletari et al. 2016, arXiv:1606.04797), over points that stand for areas a.
 
-    L = 1 - 2 sum(a p t) / (sum(a p) + sum(a t))
+L = 1 - 2 sum(a p t) / (sum(a p) + sum(a t))
 """
 
 from torch import Tensor

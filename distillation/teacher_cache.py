@@ -1,0 +1,77 @@
+"""The teacher's embeddings of whole photographs on disk, fp16, each with the hash of its bytes.
+
+A folder holds `<key>.npy` and `<key>.sha256` per photograph; the key is the hash of teacher, input size and the
+photograph's file. A damaged or half-written entry is computed again.
+"""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinysam.distillation.checkpoints import write_atomically
+from tinysam.evaluation.coco import Photo
+from tinysam.models import Sam, normalize
+from tinysam.models.checkpoint import file_sha256
+
+
+class TeacherCache:
+    """Embeddings by number of the photograph.
+
+    Args:
+        folder: where entries are kept.
+        teacher: on its device.
+        identity: hash of the teacher's weights.
+        photos: the set, in its order.
+    """
+
+    def __init__(self, folder: Path, teacher: Sam, identity: str, photos: Sequence[Photo]) -> None:
+        self.folder, self.teacher, self.identity, self.photos = folder, teacher, identity, photos
+        self.keys: dict[int, str] = {}
+        self.computed = 0
+        """How many embeddings were not in the cache."""
+
+    def key(self, index: int) -> str:
+        """Name of a photograph's entry."""
+        if index not in self.keys:
+            text = f"{self.identity} {self.teacher.image_size} {file_sha256(self.photos[index].path)}"
+            self.keys[index] = hashlib.sha256(text.encode()).hexdigest()
+        return self.keys[index]
+
+    def embeddings(self, indexes: Sequence[int]) -> Tensor:
+        """(len(indexes), C, grid, grid) float32."""
+        return torch.stack([torch.from_numpy(self.embedding(index)).float() for index in indexes])
+
+    def embedding(self, index: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
+        """(C, grid, grid) float16, from disk if it is there and sound."""
+        key = self.key(index)
+        entry, digest = self.folder / f"{key}.npy", self.folder / f"{key}.sha256"
+        if entry.is_file() and digest.is_file():
+            content = entry.read_bytes()
+            if hashlib.sha256(content).hexdigest() == digest.read_text().strip():
+                stored: np.ndarray[tuple[int, ...], np.dtype[np.float16]] = np.load(
+                    io.BytesIO(content), allow_pickle=False
+                )
+                return stored
+        return self.compute(index, entry, digest)
+
+    def compute(self, index: int, entry: Path, digest: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
+        """Asks the teacher, and keeps the answer."""
+        from tinysam.distillation.samples import whole_pixels
+
+        pixels, (height, width) = whole_pixels(self.photos[index], self.teacher.image_size)
+        device = next(self.teacher.parameters()).device
+        x = normalize(torch.from_numpy(pixels).float().to(device))
+        x[:, height:], x[:, :, width:] = 0, 0
+        with torch.no_grad():
+            made = self.teacher.encode(x[None])[0].half().cpu().numpy()
+        buffer = io.BytesIO()
+        np.save(buffer, made)
+        write_atomically(entry, buffer.getvalue())
+        write_atomically(digest, hashlib.sha256(buffer.getvalue()).hexdigest().encode())
+        self.computed += 1
+        return made

@@ -1,0 +1,100 @@
+"""Two processes on one machine, started by torchrun, with gloo."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tinysam.distillation.parallel import share_batch_norm
+from tinysam.models.checkpoint import read_state
+
+
+def arguments(data: Path, out: Path, steps: int) -> list[str]:
+    text = (
+        f"--data {data} --out {out} --device cpu --precision fp32 --threads 1 --workers 0 --image-size 224 --batch 4 "
+        f"--prompts 2 --steps {steps} --decay-steps 1 --warmup 1 --rounds 0.5 --max-rounds 1 --log-every 1 "
+        "--ema 0 --learning-rate 0.0001"
+    )
+    return ["-m", "tinysam.distillation.cli", *text.split()]
+
+
+def torchrun(arguments: list[str]) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def test_two_processes_give_the_result_of_one(drawn, tmp_path):
+    alone = subprocess.run(
+        [sys.executable, *arguments(drawn, tmp_path / "one", 2)], capture_output=True, text=True, timeout=300
+    )
+    assert alone.returncode == 0, alone.stderr
+    both = subprocess.run(
+        torchrun(arguments(drawn, tmp_path / "two", 2)),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment(),
+    )
+    assert both.returncode == 0, both.stderr
+    one, two = (torch.load(tmp_path / n / "checkpoint.pt", weights_only=True) for n in ("one", "two"))
+    start = read_state(Path(str(Path(__file__).parents[2] / "models/weights/nano.safetensors")))
+    moved, apart = 0.0, 0.0
+    for name, value in one["model"].items():
+        if value.is_floating_point():
+            moved += float((value - start[name].float()).square().sum())
+            apart += float((value - two["model"][name]).square().sum())
+    assert (one["world"], two["world"]) == (1, 2)
+    # AdamW's first steps have the size of the rate whatever the gradient's, so rounding flips the sign of tiny ones.
+    assert apart < 0.02 * moved
+
+
+def test_a_killed_process_ends_the_run_and_leaves_the_checkpoint(drawn, tmp_path):
+    command = torchrun([*arguments(drawn, tmp_path / "run", 500), "--minutes", "0"])
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
+    try:
+        deadline = time.monotonic() + 200
+        while not (tmp_path / "run" / "checkpoint.pt").exists():
+            assert time.monotonic() < deadline, "no checkpoint"
+            assert run.poll() is None
+            time.sleep(0.3)
+        children = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True).stdout.split()
+        assert len(children) >= 2
+        os.kill(int(children[-1]), signal.SIGKILL)
+        output, _ = run.communicate(timeout=120)
+    finally:
+        run.kill()
+    assert run.returncode != 0
+    assert "SIGKILL" in output or "Signal 9" in output
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    assert state["step"] >= 1
+
+
+@pytest.fixture
+def lone_group(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_shared_batch_norm_of_one_process_is_batch_norm(lone_group):
+    torch.manual_seed(0)
+    plain, shared = nn.BatchNorm2d(5), nn.BatchNorm2d(5)
+    share_batch_norm(shared)
+    x = torch.randn(3, 5, 7, 7) * 3 + 1
+    inputs = [x.clone().requires_grad_(), x.clone().requires_grad_()]
+    outputs = [layer(i) for layer, i in zip((plain, shared), inputs, strict=True)]
+    assert torch.allclose(*outputs, atol=1e-5)
+    for output in outputs:
+        (output**3).sum().backward()
+    assert torch.allclose(inputs[0].grad, inputs[1].grad, atol=1e-2, rtol=1e-3)
+    for name, value in plain.state_dict().items():
+        assert torch.allclose(value.float(), shared.state_dict()[name].float(), atol=1e-5), name

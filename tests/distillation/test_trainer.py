@@ -1,0 +1,120 @@
+import math
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from tinysam.distillation import checkpoints
+from tinysam.distillation.checkpoints import ResumeError, load_state, write_atomically
+from tinysam.distillation.device import Device
+from tinysam.distillation.journal import read_rows
+from tinysam.distillation.objectives import Supervised
+from tinysam.distillation.recipe import Recipe
+from tinysam.distillation.samples import Numbers, Samples, loader
+from tinysam.distillation.trainer import Diverged, Trainer
+from tinysam.models import build, get_variant
+from tinysam.models.checkpoint import load_state as load_weights
+from tinysam.models.checkpoint import read_state
+
+
+def trainer(recipe: Recipe, folder: Path) -> Trainer:
+    torch.manual_seed(0)
+    device = Device()
+    return Trainer(build(get_variant("nano"), 224), Supervised(recipe, device), recipe, device, folder, minutes=0)
+
+
+def batches(photos, recipe, start=0):
+    return iter(loader(Samples(photos, recipe), Numbers(recipe, start), workers=0))
+
+
+def test_a_stopped_run_continues_bit_for_bit(photos, recipe, tmp_path):
+    through = trainer(recipe, tmp_path / "through")
+    rows = list(through.run(batches(photos, recipe), every=1))
+
+    stopped = trainer(recipe, tmp_path / "stopped")
+    run = stopped.run(batches(photos, recipe), every=1)
+    next(run)
+    next(run)
+    run.close()
+    # The checkpoint of step 1 is on disk; step 2 was logged but not saved, as after a kill.
+    resumed = trainer(recipe, tmp_path / "stopped")
+    resumed.resume(load_state(tmp_path / "stopped", recipe, 1))
+    assert resumed.step == 1
+    list(resumed.run(batches(photos, recipe, resumed.step), every=1))
+
+    for name, value in through.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    for name, value in through.average.state.items():
+        assert torch.equal(value, resumed.average.state[name]), name
+    logged = read_rows(tmp_path / "stopped" / "log.csv")
+    assert [int(row["step"]) for row in logged] == [1, 2, 3]
+    assert [float(row["loss"]) for row in logged] == pytest.approx([row["loss"] for row in rows], rel=1e-5)
+
+
+def test_a_run_leaves_weights_that_the_models_load_and_a_picture(photos, recipe, tmp_path):
+    run = trainer(recipe, tmp_path)
+    before = run.model.mask_decoder.mask_tokens.weight.detach().clone()
+    list(run.run(batches(photos, recipe)))
+    model = build(get_variant("nano"), 448)
+    load_weights(model, read_state(tmp_path / "weights.safetensors"), "weights")
+    assert not torch.equal(run.model.mask_decoder.mask_tokens.weight, before)
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_training_on_one_picture_lowers_the_loss(photos, tmp_path):
+    recipe = Recipe(image_size=224, batch=2, prompts=4, steps=12, decay_steps=0, warmup=2, rounds=0, augmented=False)
+    rows = list(trainer(recipe, tmp_path).run(batches(photos[:1], recipe), every=3))
+    assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(photos, recipe, tmp_path):
+    run = trainer(recipe, tmp_path)
+    with torch.no_grad():
+        run.model.mask_decoder.mask_tokens.weight.fill_(math.nan)
+    with pytest.raises(Diverged, match="loss of step 0 is not finite"):
+        list(run.run(batches(photos, recipe)))
+    kept = torch.load(tmp_path / "batch-0-rank-0.pt", weights_only=True)
+    assert kept["pixels"].shape == (2, 3, 224, 224)
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.pt"
+    write_atomically(path, b"previous")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"next")
+    assert path.read_bytes() == b"previous"
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def saved(photos, recipe, folder):
+    run = trainer(recipe, folder).run(batches(photos, recipe), every=1)
+    next(run)
+    next(run)
+    run.close()
+
+
+def test_resume_refuses_another_number_of_processes_and_other_settings(photos, recipe, tmp_path):
+    saved(photos, recipe, tmp_path)
+    with pytest.raises(ResumeError, match="made by 1 processes, not 2"):
+        load_state(tmp_path, recipe, 2)
+    with pytest.raises(ResumeError, match="seed 0 -> 5"):
+        load_state(tmp_path, Recipe.from_dict({**recipe.to_dict(), "seed": 5}), 1)
+    longer = Recipe.from_dict({**recipe.to_dict(), "steps": 50})
+    assert load_state(tmp_path, longer, 1).step == 1
+
+
+def test_resume_refuses_a_damaged_file_and_runs_nothing_in_it(tmp_path, recipe):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "exploded",))
+
+    (tmp_path / "checkpoint.pt").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ResumeError, match="cannot be continued"):
+        load_state(tmp_path, recipe, 1)
+    assert not (tmp_path / "exploded").exists()
