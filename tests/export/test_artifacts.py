@@ -1,0 +1,103 @@
+"""The artifacts of the real export: what is in the folder, and that every file computes what PyTorch computes."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinysam.calibration.feeds import image_feed
+from tinysam.calibration.images import load_image_set
+from tinysam.export import float_files, parity, pipeline
+from tinysam.export.errors import ParityError
+from tinysam.export.int8_files import check_int8
+from tinysam.export.reference import Reference, ReferenceCase
+from tinysam.models import VARIANTS, load
+from tinysam.runtime.manifest import Manifest, read_manifest, verify_file
+
+KINDS = [(engine, precision) for engine in ("onnx", "tflite") for precision in ("fp32", "int8")]
+
+
+@pytest.fixture(scope="module")
+def manifest(artifacts_dir: Path) -> Manifest:
+    return read_manifest(artifacts_dir)
+
+
+@pytest.fixture(scope="module")
+def unseen(manifest: Manifest) -> ReferenceCase:
+    """PyTorch's answers on a view of a photograph that was not used for the parity check of the export."""
+    image = load_image_set(None, 24, long_side=448).images[-1]
+    return Reference(load(VARIANTS["nano"]), manifest.mask_tokens).case(image_feed(image, manifest), seed=7)
+
+
+def test_the_folder_holds_eight_whole_files(artifacts_dir: Path, manifest: Manifest) -> None:
+    found = {(file.part, file.engine, file.precision) for file in manifest.files}
+    assert found == {(part, *kind) for part in ("encoder", "decoder") for kind in KINDS}
+    for file in manifest.files:
+        verify_file(artifacts_dir, file)
+    assert {path.name for path in artifacts_dir.iterdir()} == {"manifest.json"} | {f.path for f in manifest.files}
+
+
+def test_the_manifest_speaks_of_no_machine(artifacts_dir: Path) -> None:
+    text = (artifacts_dir / "manifest.json").read_text()
+    assert str(Path.home()) not in text
+    assert str(artifacts_dir.parent) not in text
+    quantization = json.loads(text)["files"][-1]["quantization"]
+    assert quantization["calibration"]["sha256"]
+    assert quantization["integer_operations"]
+
+
+@pytest.mark.parametrize("engine", ["onnx", "tflite"])
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_float_files_equal_pytorch(
+    artifacts_dir: Path, manifest: Manifest, unseen: ReferenceCase, part: str, engine: str
+) -> None:
+    cases = float_files.encoder_cases if part == "encoder" else float_files.decoder_cases
+    found = parity.check_file(artifacts_dir, manifest.find(part, engine, "fp32"), cases(engine, [unseen]), threads=2)
+    assert found["relative_error"] < parity.FP32_TOLERANCE[engine]
+
+
+@pytest.mark.parametrize("engine", ["onnx", "tflite"])
+def test_int8_files_keep_the_masks(artifacts_dir: Path, manifest: Manifest, unseen: ReferenceCase, engine: str) -> None:
+    pair = [manifest.find(part, engine, "int8") for part in ("encoder", "decoder")]
+    found = check_int8(artifacts_dir, pair, [unseen])
+    assert found["mask_iou"] > 0.9
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+@pytest.mark.parametrize("engine", ["onnx", "tflite"])
+def test_int8_files_are_a_third_of_the_float_ones(manifest: Manifest, part: str, engine: str) -> None:
+    small, large = (manifest.find(part, engine, precision).size_bytes for precision in ("int8", "fp32"))
+    assert small < large / 3
+
+
+def test_a_file_that_computes_something_else_is_an_error(
+    artifacts_dir: Path, manifest: Manifest, unseen: ReferenceCase
+) -> None:
+    wrong = replace(unseen, embedding=unseen.embedding + 0.01 * np.abs(unseen.embedding).max())
+    with pytest.raises(ParityError, match=r"differs from PyTorch by .* tolerance 1e-04; nothing was published"):
+        parity.check_file(
+            artifacts_dir, manifest.find("encoder", "onnx", "fp32"), float_files.encoder_cases("onnx", [wrong]), 1
+        )
+
+
+def test_int8_masks_that_disagree_are_an_error(artifacts_dir: Path, manifest: Manifest, unseen: ReferenceCase) -> None:
+    inverted = tuple({**answer, "low_res_masks": -answer["low_res_masks"]} for answer in unseen.answers)
+    pair = [manifest.find(part, "onnx", "int8") for part in ("encoder", "decoder")]
+    with pytest.raises(ParityError, match="INT8 masks agree with PyTorch's by a mean IoU of 0"):
+        check_int8(artifacts_dir, pair, [replace(unseen, answers=inverted)])
+
+
+def test_up_to_date_means_same_fingerprint_and_undamaged_files(artifacts_dir: Path, tmp_path: Path) -> None:
+    key = str(read_manifest(artifacts_dir).source["fingerprint"])
+    copy = Path(shutil.copytree(artifacts_dir, tmp_path / "copy"))
+    assert pipeline.up_to_date(copy, key)
+    assert not pipeline.up_to_date(copy, "another")
+    file = copy / "decoder.int8.onnx"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert not pipeline.up_to_date(copy, key)
+    assert not pipeline.up_to_date(tmp_path / "absent", key)

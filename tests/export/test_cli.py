@@ -1,0 +1,60 @@
+"""`tinysam-export` on input that cannot work: one line, exit code 1, nothing written."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tinysam.export.cli import main
+from tinysam.export.settings import code_sha256
+
+
+def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that a failing command prints."""
+    assert main(list(arguments)) == 1
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("tinysam-export: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--variant", "sam3"], "unknown variant 'sam3': expected one of nano"),
+        (["--variant", "sam_vit_h"], "sam_vit_h is a teacher"),
+        (["--size", "500"], "image size 500: expected 1024 or a multiple of 224"),
+        (["--precision", "int4"], "precision int4: expected fp32 or int8"),
+        (["--format", "coreml"], "format coreml: expected onnx or tflite"),
+        (["--target", "riscv"], "target riscv: expected arm or x86"),
+        (["--variant", "tinysam"], "tinysam has no embedded weights: give --checkpoint"),
+        (["--checkpoint", "absent.pth"], "absent.pth: no such file"),
+        (["--calib-dir", "absent/"], "calibration images absent: nothing found"),
+    ],
+)
+def test_senseless_options(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], expected: str
+) -> None:
+    out = tmp_path / "artifacts"
+    assert expected in failure(capsys, *arguments, "--out", str(out))
+    assert not out.exists()
+
+
+def test_a_checkpoint_of_another_architecture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    torch.save({"image_encoder.pos_embed": torch.zeros(1)}, tmp_path / "vit.pth")
+    line = failure(capsys, "--checkpoint", str(tmp_path / "vit.pth"), "--out", str(tmp_path / "artifacts"))
+    assert "is for another architecture" in line
+    assert "image_encoder.pos_embed" in line
+
+
+def test_help_needs_nothing_heavy(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["--help"])
+    assert raised.value.code == 0
+    assert "--calib-dir" in capsys.readouterr().out
+
+
+def test_the_code_is_part_of_the_fingerprint() -> None:
+    assert code_sha256() == code_sha256()
+    assert len(code_sha256()) == 64

@@ -1,0 +1,88 @@
+"""The edge graphs compute what the models compute: other operations, same mathematics."""
+
+import pytest
+import torch
+
+from tests.models.golden import relative_error
+from tinysam.export.decoder_graph import decoder_graph
+from tinysam.export.encoder_graph import encoder_graph
+from tinysam.models import VARIANTS, Sam, build, load
+
+EXACT = 1e-5
+
+
+def randomized(size: int) -> Sam:
+    """Nano with parameters far from their initial values, so that no bias or norm is trivial."""
+    torch.manual_seed(0)
+    sam = build(VARIANTS["nano"], size)
+    for name, value in sam.state_dict().items():
+        if value.is_floating_point() and "running_var" not in name:
+            value.add_(0.05 * torch.randn_like(value))
+    return sam
+
+
+@pytest.mark.parametrize("size", [224, 256])  # without and with zero padding of the windows
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_encoder_graph(size: int, channels_last: bool) -> None:
+    sam = randomized(224)
+    image = torch.randn(1, 3, size, size)
+    with torch.no_grad():
+        expected = sam.image_encoder(image)
+        found = encoder_graph(sam.image_encoder, size, channels_last)(image)  # type: ignore[arg-type]
+    assert relative_error(found, expected.permute(0, 2, 3, 1) if channels_last else expected) < EXACT
+
+
+def prompts(count: int, labels: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
+    coords = torch.rand(count, len(labels), 2, generator=torch.Generator().manual_seed(count)) * 448
+    return coords, torch.tensor([labels]).repeat(count, 1)
+
+
+@pytest.fixture(scope="module")
+def nano() -> tuple[Sam, torch.Tensor]:
+    sam = load(VARIANTS["nano"])
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        return sam, sam.encode(torch.randn(1, 3, 448, 448, generator=generator))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [[1, -1], [1, 0, 1, -1], [2, 3], [1, 0, 2, 3]],
+    ids=["click", "three clicks", "box", "box with clicks"],
+)
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("with_mask", [False, True])
+def test_decoder_graph(nano: tuple[Sam, torch.Tensor], labels: list[float], count: int, with_mask: bool) -> None:
+    sam, embedding = nano
+    coords, label = prompts(count, labels)
+    mask = 5 * torch.randn(1, 1, 112, 112, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = sam.decode(embedding, coords, label, mask if with_mask else None)
+        has_mask = torch.tensor([float(with_mask)])
+        masks, iou = decoder_graph(sam, (1, 2, 3))(embedding, coords, label, mask, has_mask)
+    assert relative_error(masks, expected.low_res_masks[:, 1:]) < EXACT
+    assert relative_error(iou, expected.iou[:, 1:]) < EXACT
+
+
+def test_decoder_graph_offers_the_mask_tokens_it_is_asked_for(nano: tuple[Sam, torch.Tensor]) -> None:
+    sam, embedding = nano
+    coords, label = prompts(2, [1, -1])
+    with torch.no_grad():
+        expected = sam.decode(embedding, coords, label)
+        masks, iou = decoder_graph(sam, (2, 0), channels_last=True)(
+            embedding.permute(0, 2, 3, 1), coords, label, torch.zeros(1, 1, 112, 112), torch.zeros(1)
+        )
+    assert relative_error(masks, expected.low_res_masks[:, [2, 0]]) < EXACT
+    assert relative_error(iou, expected.iou[:, [2, 0]]) < EXACT
+
+
+def test_absent_slots_change_nothing(nano: tuple[Sam, torch.Tensor]) -> None:
+    sam, embedding = nano
+    graph = decoder_graph(sam, (1, 2, 3))
+    rest = torch.zeros(1, 1, 112, 112), torch.zeros(1)
+    coords, label = prompts(3, [1, -1])
+    more = torch.cat([coords, torch.full((3, 6, 2), 99.0)], dim=1)
+    with torch.no_grad():
+        masks, _ = graph(embedding, coords, label, *rest)
+        padded, _ = graph(embedding, more, torch.cat([label, torch.full((3, 6), -2.0)], dim=1), *rest)
+    assert relative_error(padded, masks) < EXACT
