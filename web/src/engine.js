@@ -1,0 +1,146 @@
+// The model's graphs on LiteRT.js. Everything about the files comes from the manifest.
+
+import { loadLiteRt, loadAndCompile, supportsFeature, Tensor } from "@litertjs/core";
+
+export const SCHEMA = 1;
+const ABSENT = -2;
+const MAX_THREADS = 8;
+
+/** An error whose message is meant for the person at the screen. */
+export class UserError extends Error {}
+
+/** Whether this browser can run WebAssembly SIMD: a function that makes one 128-bit vector. */
+export function hasSimd() {
+  const code = [0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11];
+  return typeof WebAssembly === "object" && WebAssembly.validate(new Uint8Array(code));
+}
+
+/** Checks a parsed manifest and returns it. */
+export function checkManifest(manifest) {
+  if (manifest?.schema !== SCHEMA) {
+    throw new UserError(
+      `This model has format ${manifest?.schema}, the page reads format ${SCHEMA}: build page and model with the same version.`,
+    );
+  }
+  return manifest;
+}
+
+/** Loads the WebAssembly runtime; returns how many threads it will use. */
+export async function loadRuntime(assets) {
+  if (!hasSimd()) {
+    throw new UserError("This browser lacks WebAssembly SIMD. Chrome 91, Firefox 89, Safari 16.4 or newer have it.");
+  }
+  const relaxed = await supportsFeature("relaxedSimd");
+  const threaded = relaxed && assets.threads && self.crossOriginIsolated && (await supportsFeature("threads"));
+  const name = `litert_wasm_${threaded ? "threaded_" : relaxed ? "" : "compat_"}internal`;
+  const script = await assets.url(`${name}.js`);
+  self.Module = { wasmBinary: await assets.bytes(`${name}.wasm`), mainScriptUrlOrBlob: script.split("#")[0] };
+  await loadLiteRt(script);
+  return threaded ? Math.min(MAX_THREADS, navigator.hardwareConcurrency || 1) : 1;
+}
+
+/** Encoder and decoder of one precision. */
+export class Model {
+  static async load(manifest, precision, assets, threads) {
+    const compile = async (part) => {
+      const file = manifest.files.find((f) => f.part === part && f.precision === precision && f.engine === "tflite");
+      if (!file) throw new UserError(`This page holds no ${precision} ${part}.`);
+      const bytes = new Uint8Array(await assets.bytes(file.path));
+      await checkFile(file, bytes);
+      const options = { accelerator: "wasm", cpuOptions: { numThreads: threads } };
+      return { file, graph: await loadAndCompile(bytes, options) };
+    };
+    return new Model(manifest, await compile("encoder"), await compile("decoder"));
+  }
+
+  constructor(manifest, encoder, decoder) {
+    this.manifest = manifest;
+    this.encoder = encoder;
+    this.decoder = decoder;
+    this.lowRes = 4 * manifest.grid;
+    this.signatures = Object.entries(decoder.file.signatures)
+      .map(([name, signature]) => {
+        const [prompts, points] = signature.inputs.point_coords.shape;
+        return { name, signature, prompts, points };
+      })
+      .sort((a, b) => a.prompts * a.points - b.prompts * b.points);
+  }
+
+  /** (size, size, 3) float32 -> embedding. */
+  async encode(pixels) {
+    const [name, signature] = Object.entries(this.encoder.file.signatures)[0];
+    const outputs = await run(this.encoder.graph, name, signature, { image: pixels });
+    return outputs.image_embeddings;
+  }
+
+  /** Most prompts that one call of the decoder takes, when each is a single point. */
+  get batch() {
+    return Math.max(...this.signatures.filter((s) => s.points >= 2).map((s) => s.prompts));
+  }
+
+  /**
+   * Masks of some prompts.
+   *
+   * @param {Float32Array} embedding from `encode`
+   * @param {Array<Array<[number, number, number]>>} prompts x, y in the model frame and label, per prompt
+   * @returns {Promise<Array<{logits: Float32Array, iou: number}[]>>} per prompt its masks, as the manifest orders them
+   */
+  async decode(embedding, prompts) {
+    const points = Math.max(...prompts.map((prompt) => prompt.length));
+    const chosen = this.signatures.find((s) => s.prompts >= prompts.length && s.points >= points);
+    if (!chosen) {
+      throw new UserError(`${points} points in one prompt: this model takes ${Math.max(...this.signatures.map((s) => s.points)) - 1}.`);
+    }
+    const coords = new Float32Array(chosen.prompts * chosen.points * 2);
+    const labels = new Float32Array(chosen.prompts * chosen.points).fill(ABSENT);
+    for (let p = 0; p < chosen.prompts; p++) {
+      (prompts[p] ?? prompts[0]).forEach(([x, y, label], n) => {
+        coords.set([x, y], 2 * (p * chosen.points + n));
+        labels[p * chosen.points + n] = label;
+      });
+    }
+    const { low_res_masks: masks, iou_predictions: iou } = await run(this.decoder.graph, chosen.name, chosen.signature, {
+      image_embeddings: embedding,
+      point_coords: coords,
+      point_labels: labels,
+      mask_input: new Float32Array(this.lowRes ** 2),
+      has_mask_input: new Float32Array(1),
+    });
+    const kinds = this.manifest.mask_tokens.length;
+    const area = this.lowRes ** 2;
+    const last = chosen.signature.outputs.low_res_masks.shape.at(-1) === kinds && this.lowRes !== kinds;
+    return prompts.map((_, p) =>
+      this.manifest.mask_tokens.map((_token, k) => ({
+        logits: last ? strided(masks, p * area * kinds + k, kinds, area) : masks.subarray((p * kinds + k) * area, (p * kinds + k + 1) * area),
+        iou: iou[p * kinds + k],
+      })),
+    );
+  }
+}
+
+function strided(values, start, step, length) {
+  return Float32Array.from({ length }, (_, i) => values[start + i * step]);
+}
+
+/** Runs one signature; copies the outputs out of the engine's memory. */
+async function run(graph, name, signature, values) {
+  const tensors = {};
+  for (const [key, { shape }] of Object.entries(signature.inputs)) tensors[key] = new Tensor(values[key], shape);
+  let results = {};
+  try {
+    results = await graph.run(name, tensors);
+    return Object.fromEntries(Object.entries(results).map(([key, tensor]) => [key, tensor.toTypedArray().slice()]));
+  } finally {
+    for (const tensor of [...Object.values(tensors), ...Object.values(results)]) tensor.delete();
+  }
+}
+
+async function checkFile(file, bytes) {
+  if (bytes.length !== file.size_bytes) {
+    throw new UserError(`${file.path} has ${bytes.length} bytes, the manifest says ${file.size_bytes}: reload the page.`);
+  }
+  if (!self.crypto?.subtle) return;
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  const hex = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  if (hex !== file.sha256) throw new UserError(`${file.path} is damaged: its SHA-256 is not the manifest's. Reload the page.`);
+}

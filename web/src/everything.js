@@ -1,0 +1,109 @@
+// Segment everything: points on a grid, masks that are good and stable, no duplicates. As the Python runtime does it:
+// a coarse grid first, then the points of the full grid that no sure region of a good mask covers (TinySAM).
+
+const COARSE = 4;
+const EDGE_LABELS = { point: 1, padding: -1 };
+/** If nothing passes, both thresholds are lowered by these amounts in turn; at last the best of all are shown. */
+const RELAX = [0, 0.1, 0.2, 0.4];
+const RESERVE = 16;
+
+/**
+ * @param {object} model from engine.js
+ * @param {Float32Array} embedding
+ * @param {[number, number]} input width and height of the photograph in the model frame
+ * @param {(done: number, total: number) => void} onProgress
+ * @returns {Promise<Array<{logits: Float32Array, iou: number, area: number, box: number[]}>>} largest first
+ */
+export async function segmentEverything(model, embedding, input, onProgress) {
+  const settings = model.manifest.everything;
+  const side = model.lowRes;
+  const seen = { width: Math.ceil(input[0] / 4), height: Math.ceil(input[1] / 4), side };
+  const sure = new Uint8Array(side * side);
+  const candidates = [];
+  let reserve = [];
+  const total = settings.points_per_side ** 2;
+  let done = 0;
+
+  const pass = async (points, mark) => {
+    for (let start = 0; start < points.length; start += model.batch) {
+      const chunk = points.slice(start, start + model.batch);
+      const prompts = chunk.map(([x, y]) => [[x, y, EDGE_LABELS.point], [0, 0, EDGE_LABELS.padding]]);
+      for (const masks of await model.decode(embedding, prompts)) {
+        for (const mask of masks) keep(mask, mark);
+      }
+      onProgress((done += chunk.length), total);
+    }
+  };
+  const keep = ({ logits, iou }, mark) => {
+    const hopeless = iou < settings.pred_iou_thresh - RELAX.at(-1);
+    if (hopeless && reserve.length === RESERVE && iou <= reserve.at(-1).iou) return;
+    const facts = describe(logits, seen, settings.stability_score_offset);
+    if (!facts.area) return;
+    const candidate = { logits: logits.slice(), iou, ...facts };
+    if (!hopeless) candidates.push(candidate);
+    reserve = [...reserve, candidate].sort((a, b) => b.iou - a.iou).slice(0, RESERVE);
+    if (mark && iou > settings.pred_iou_thresh && facts.stability >= settings.stability_score_thresh) {
+      for (let i = 0; i < logits.length; i++) if (logits[i] > settings.coarse_logit_thresh) sure[i] = 1;
+    }
+  };
+
+  await pass(grid(Math.max(1, Math.floor(settings.points_per_side / COARSE)), input), true);
+  const open = ([x, y]) => !sure[Math.min(side - 1, y >> 2) * side + Math.min(side - 1, x >> 2)];
+  const fine = grid(settings.points_per_side, input).filter(open);
+  done = total - fine.length;
+  await pass(fine, false);
+
+  const distinct = (found) => suppress(found, settings.box_nms_thresh).sort((a, b) => b.area - a.area);
+  for (const step of RELAX) {
+    const good = candidates.filter(
+      (c) => c.iou > settings.pred_iou_thresh - step && c.stability >= settings.stability_score_thresh - step,
+    );
+    if (good.length) return distinct(good);
+  }
+  return distinct(reserve);
+}
+
+/** Centres of n x n cells, in the model frame. */
+function grid(n, [width, height]) {
+  const points = [];
+  for (let y = 0; y < n; y++) for (let x = 0; x < n; x++) points.push([((x + 0.5) * width) / n, ((y + 0.5) * height) / n]);
+  return points;
+}
+
+/** Area, box and stability (IoU of the masks at two thresholds) of the part of a low-res mask that shows the photograph. */
+function describe(logits, { width, height, side }, offset) {
+  let [area, inner, outer] = [0, 0, 0];
+  const box = [width, height, -1, -1];
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const value = logits[y * side + x];
+      if (value > -offset) outer++;
+      if (value > offset) inner++;
+      if (value > 0) {
+        area++;
+        box[0] = Math.min(box[0], x);
+        box[1] = Math.min(box[1], y);
+        box[2] = Math.max(box[2], x + 1);
+        box[3] = Math.max(box[3], y + 1);
+      }
+    }
+  }
+  return { area, box, stability: outer ? inner / outer : 0 };
+}
+
+/** Greedy non-maximum suppression by box IoU, best predicted IoU first. */
+export function suppress(candidates, threshold) {
+  const kept = [];
+  for (const one of [...candidates].sort((a, b) => b.iou - a.iou)) {
+    if (kept.every((other) => boxIou(one.box, other.box) <= threshold)) kept.push(one);
+  }
+  return kept;
+}
+
+function boxIou(a, b) {
+  const width = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
+  const height = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
+  if (width <= 0 || height <= 0) return 0;
+  const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
+  return (width * height) / (area(a) + area(b) - width * height);
+}

@@ -1,0 +1,183 @@
+// The worker: holds the model and the photograph, so that the page never waits for them.
+
+import { checkManifest, loadRuntime, Model, UserError } from "./engine.js";
+import { segmentEverything } from "./everything.js";
+import { inputSize, upscale, upscaleAxis } from "./geometry.js";
+import { normalize, resizeRgb } from "./resize.js";
+
+const MAX_MEGAPIXELS = 40;
+const VIEW_SIDE = 1280;
+const PALETTE = [[64, 156, 255], [255, 99, 132], [75, 210, 143], [255, 190, 60], [168, 120, 255], [60, 210, 220], [255, 140, 80], [220, 110, 220]];
+
+let assets, manifest, threads, model, precision, photo;
+
+const commands = {
+  /** Loads the runtime and one precision's graphs. */
+  async load({ source, files, wanted }) {
+    assets ??= files ? inlineAssets(files) : fetchedAssets(source);
+    if (!manifest) {
+      manifest = checkManifest(JSON.parse(new TextDecoder().decode(await assets.bytes("manifest.json"))));
+      threads = await loadRuntime(assets);
+    }
+    const start = performance.now();
+    const precisions = [...new Set(manifest.files.map((file) => file.precision))];
+    precision = wanted ?? precisions[0];
+    model = await Model.load(manifest, precision, assets, threads);
+    if (photo) await encode();
+    return { threads, precision, precisions, variant: manifest.variant, size: manifest.image_size, loadMs: performance.now() - start };
+  },
+
+  /** Takes a photograph (a Blob) and runs the encoder on it. */
+  async open({ blob }) {
+    const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" }).catch(() => {
+      throw new UserError("This file is not a picture that the browser can read. JPEG, PNG and WebP work everywhere.");
+    });
+    const { width, height } = bitmap;
+    const megapixels = (width * height) / 1e6;
+    if (megapixels > MAX_MEGAPIXELS) {
+      bitmap.close();
+      throw new UserError(`${width} × ${height} is ${megapixels.toFixed(0)} megapixels, at most ${MAX_MEGAPIXELS} fit: make the picture smaller first.`);
+    }
+    const input = inputSize(width, height, manifest.image_size);
+    photo = { width, height, input, rgb: resizeRgb(pixels(bitmap), width, height, ...input) };
+    bitmap.close();
+    return { width, height, ...(await encode()) };
+  },
+
+  /** Masks of one object: `points` [x, y, label] and `box` [x0, y0, x1, y1] in pixels of the photograph. */
+  async predict({ points, box, choice }) {
+    requirePhoto();
+    const start = performance.now();
+    const prompt = points.map(([x, y, label]) => [...toModel(x, y), label]);
+    if (box) prompt.push([...toModel(box[0], box[1]), 2], [...toModel(box[2], box[3]), 3]);
+    else prompt.push([0, 0, -1]);
+    const [masks] = await model.decode(photo.embedding, [prompt]);
+    photo.masks = masks;
+    const decodeMs = performance.now() - start;
+    const best = masks.reduce((top, mask, i) => (mask.iou > masks[top].iou ? i : top), 0);
+    photo.shown = choice ?? best;
+    return { decodeMs, best, iou: masks.map((mask) => mask.iou), overlay: paint([masks[photo.shown]]) };
+  },
+
+  async everything() {
+    requirePhoto();
+    const start = performance.now();
+    const report = (done, total) => self.postMessage({ progress: done / total });
+    const masks = await segmentEverything(model, photo.embedding, photo.input, report);
+    photo.masks = null;
+    return { count: masks.length, everythingMs: performance.now() - start, overlay: masks.length ? paint(masks) : null };
+  },
+
+  /** The shown mask at the photograph's size, as 0 and 255. */
+  async mask() {
+    requirePhoto();
+    if (!photo.masks) throw new UserError("No mask is shown: click on an object first.");
+    const out = new Uint8Array(photo.width * photo.height);
+    render(photo.masks[photo.shown].logits, photo.width, photo.height, (y, line) => {
+      for (let x = 0; x < line.length; x++) out[y * photo.width + x] = line[x] > 0 ? 255 : 0;
+    });
+    return { width: photo.width, height: photo.height, mask: out };
+  },
+
+  clear: async () => {
+    if (photo) photo.masks = null;
+    return {};
+  },
+};
+
+async function encode() {
+  const [width, height] = photo.input;
+  const { image_size: size, mean, std } = manifest;
+  const start = performance.now();
+  photo.embedding = await model.encode(normalize(photo.rgb, width, height, size, mean, std));
+  photo.masks = null;
+  return { encodeMs: performance.now() - start };
+}
+
+function pixels(bitmap) {
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  if (!context) throw new UserError("The browser has no memory left for this picture: make it smaller first.");
+  context.fillRect(0, 0, bitmap.width, bitmap.height);
+  context.drawImage(bitmap, 0, 0);
+  return context.getImageData(0, 0, bitmap.width, bitmap.height).data;
+}
+
+const toModel = (x, y) => [(x * photo.input[0]) / photo.width, (y * photo.input[1]) / photo.height];
+
+function requirePhoto() {
+  if (!photo?.embedding) throw new UserError("Open a photograph first.");
+}
+
+function render(logits, width, height, emit) {
+  const columns = upscaleAxis(model.lowRes, manifest.image_size, photo.input[0], width);
+  const rows = upscaleAxis(model.lowRes, manifest.image_size, photo.input[1], height);
+  upscale(logits, model.lowRes, columns, rows, emit);
+}
+
+/** Masks as one translucent picture with bright edges, at screen resolution; smaller masks lie on top. */
+function paint(masks) {
+  const scale = Math.min(1, VIEW_SIDE / Math.max(photo.width, photo.height));
+  const width = Math.max(1, Math.round(photo.width * scale));
+  const height = Math.max(1, Math.round(photo.height * scale));
+  const image = new ImageData(width, height);
+  const out = new Uint32Array(image.data.buffer);
+  masks.forEach(({ logits }, number) => {
+    const [r, g, b] = PALETTE[number % PALETTE.length];
+    const color = (alpha) => ((alpha << 24) | (b << 16) | (g << 8) | r) >>> 0;
+    const [fill, edge] = [color(120), color(255)];
+    let above = new Uint8Array(width);
+    render(logits, width, height, (y, line) => {
+      const inside = Uint8Array.from(line, (value) => (value > 0 ? 1 : 0));
+      for (let x = 0; x < width; x++) {
+        const isEdge = inside[x] !== above[x] || (x > 0 && inside[x] !== inside[x - 1]);
+        if (isEdge && y > 0) out[y * width + x] = edge;
+        else if (inside[x]) out[y * width + x] = fill;
+      }
+      above = inside;
+    });
+  });
+  const canvas = new OffscreenCanvas(width, height);
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return canvas.transferToImageBitmap();
+}
+
+/** Assets beside the page. */
+function fetchedAssets(base) {
+  const url = (name) => new URL(name.startsWith("litert_") ? `litert/${name}` : `model/${name}`, base).href;
+  return {
+    threads: true,
+    url: async (name) => url(name),
+    bytes: async (name) => {
+      const answer = await fetch(url(name));
+      if (!answer.ok) throw new UserError(`${name} could not be loaded (${answer.status}).`);
+      return answer.arrayBuffer();
+    },
+  };
+}
+
+/** Assets that came inside the page. The suffix makes the loader take the blob for a script file. */
+function inlineAssets(files) {
+  return {
+    threads: false,
+    url: async (name) => `${URL.createObjectURL(new Blob([files[name]], { type: "text/javascript" }))}#.js`,
+    bytes: async (name) => {
+      if (!files[name]) throw new UserError(`${name} is not in this page.`);
+      return files[name];
+    },
+  };
+}
+
+let queue = Promise.resolve();
+self.onmessage = ({ data: { id, command, ...rest } }) => {
+  queue = queue.then(async () => {
+    try {
+      const result = await commands[command](rest);
+      const transfer = [result.overlay, result.mask?.buffer].filter(Boolean);
+      self.postMessage({ id, result }, transfer);
+    } catch (error) {
+      const known = error instanceof UserError;
+      self.postMessage({ id, error: known ? error.message : `Something went wrong: ${error.message ?? error}`, known });
+    }
+  });
+};
