@@ -71,7 +71,8 @@ def colour(pixels: Pixels, strength: float, rng: Rng) -> Pixels:
     x = grey + saturation * (x - grey)
     mean = grey.mean()
     x = (mean + contrast * (x - mean)) * gains + level
-    return x.clip(0, 255).astype(np.uint8)
+    changed: Pixels = x.clip(0, 255).astype(np.uint8)
+    return changed
 
 
 def paste(

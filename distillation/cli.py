@@ -17,6 +17,7 @@ from tinysam.distillation.objectives import Decoupled, FullStage, Objective, Sup
 from tinysam.distillation.parallel import join, leave
 from tinysam.distillation.recipe import MODES, Recipe
 from tinysam.distillation.samples import Numbers, Samples, loader
+from tinysam.distillation.shards import ShardBatches, find_shards, shard_loader
 from tinysam.distillation.teacher import TeacherError, copy_decoder, load_teacher
 from tinysam.distillation.teacher_cache import TeacherCache
 from tinysam.distillation.trainer import Trainer
@@ -28,7 +29,10 @@ from tinysam.models.checkpoint import file_sha256, weights_path
 def parser() -> argparse.ArgumentParser:
     """Every field of the recipe is an option."""
     p = argparse.ArgumentParser(prog="tinysam-distill", description=__doc__)
-    p.add_argument("--data", type=Path, nargs="+", required=True, help="COCO-format folders with masks")
+    data = p.add_mutually_exclusive_group(required=True)
+    data.add_argument("--data", type=Path, nargs="+", help="COCO-format folders with masks")
+    data.add_argument("--shards", type=Path, help="folder with tar shards of SA-1B")
+    p.add_argument("--skip-limit", type=int, default=100, help="damaged shards or photographs that are passed over")
     p.add_argument("--backgrounds", type=Path, nargs="*", default=[], help="folders of photographs to paste on")
     p.add_argument("--out", type=Path, required=True, help="folder of checkpoint, weights and logs")
     p.add_argument("--start", type=Path, help="weights to start from (default: the embedded ones)")
@@ -55,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
 
 def photos_in(folder: Path) -> list[Photo]:
     """Photographs of a folder, without masks."""
-    found = []
+    found: list[Photo] = []
     for path in sorted([*folder.glob("*.jpg"), *folder.glob("*.png")]):
         with Image.open(path) as image:
             found.append(Photo(len(found), path, image.width, image.height, ()))
@@ -87,8 +91,10 @@ def objective_for(
 def train(args: argparse.Namespace) -> None:
     """Runs or continues a training."""
     recipe = Recipe(**{field.name: getattr(args, field.name) for field in fields(Recipe)})
-    if args.teacher_cache and (recipe.mode != "decoupled" or recipe.augmented):
-        raise TeacherError("--teacher-cache holds whole photographs: use --mode decoupled and --no-augmented with it")
+    if args.teacher_cache and (recipe.mode != "decoupled" or recipe.augmented or args.shards):
+        raise TeacherError("--teacher-cache holds whole photographs of --data: use --mode decoupled and --no-augmented")
+    if args.shards and args.backgrounds:
+        raise DataError("--backgrounds go with --data: shards bring enough photographs of their own")
     if args.threads:
         torch.set_num_threads(args.threads)
     for kind in (np.float32, np.float64):
@@ -96,18 +102,22 @@ def train(args: argparse.Namespace) -> None:
     torch.set_flush_denormal(True)
     torch.manual_seed(recipe.seed)
     rank, world = join(args.device)
-    photos = [photo for folder in args.data for photo in read_coco(folder)]
-    backgrounds = [photo for folder in args.backgrounds for photo in photos_in(folder)]
-    samples = Samples(photos, recipe, backgrounds)
+    photos = [photo for folder in args.data or [] for photo in read_coco(folder)]
+    photos += [photo for folder in args.backgrounds for photo in photos_in(folder)]
     variant = get_variant(recipe.variant)
     model = build(variant, recipe.image_size) if args.scratch else load(variant, args.start, recipe.image_size)
-    model.to(args.device, memory_format=torch.channels_last)
+    model.to(args.device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     device = Device(args.device, args.precision == "bf16")
-    objective = objective_for(recipe, args, model, device, samples.photos)
+    objective = objective_for(recipe, args, model, device, photos)
     trainer = Trainer(model, objective, recipe, device, args.out, args.minutes, rank, world)
     if args.resume and (args.out / NAME).exists():
         trainer.resume(load_state(args.out, recipe, world))
-    batches = loader(samples, Numbers(recipe, trainer.step, rank, world), args.workers)
+    if args.shards:
+        shards = ShardBatches(find_shards(args.shards), recipe, trainer.step, rank, world, args.skip_limit)
+        batches = shard_loader(shards, args.workers)
+    else:
+        batches = loader(Samples(photos, recipe), Numbers(recipe, trainer.step, rank, world), args.workers)
     with tqdm(total=recipe.steps, initial=trainer.step, unit="step", disable=None if rank == 0 else True) as bar:
         for row in trainer.run(iter(batches), args.log_every):
             bar.update(int(row["step"]) - bar.n)

@@ -33,7 +33,8 @@ def answer(model: Sam, embeddings: Tensor, prompt: Prompt) -> Decoded:
     encoder = model.prompt_encoder
     image = embeddings + encoder.dense(prompt.mask_input).to(embeddings.dtype)
     position = encoder.grid_position_encoding().to(embeddings.dtype)
-    return model.mask_decoder(image, position, encoder.points(prompt.coords, prompt.labels))
+    decoded: Decoded = model.mask_decoder(image, position, encoder.points(prompt.coords, prompt.labels))
+    return decoded
 
 
 class Supervised:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tinysam.distillation.checkpoints import write_atomically
+from tinysam.distillation.making import whole_pixels
 from tinysam.evaluation.coco import Photo
 from tinysam.models import Sam, normalize
 from tinysam.models.checkpoint import file_sha256
@@ -61,8 +62,6 @@ class TeacherCache:
 
     def compute(self, index: int, entry: Path, digest: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
         """Asks the teacher, and keeps the answer."""
-        from tinysam.distillation.samples import whole_pixels
-
         pixels, (height, width) = whole_pixels(self.photos[index], self.teacher.image_size)
         device = next(self.teacher.parameters()).device
         x = normalize(torch.from_numpy(pixels).float().to(device))

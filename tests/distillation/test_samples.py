@@ -3,7 +3,8 @@ import pytest
 
 from tinysam.distillation.augment import View, paste
 from tinysam.distillation.recipe import Recipe
-from tinysam.distillation.samples import Numbers, Samples, collate, whole_pixels
+from tinysam.distillation.making import whole_pixels
+from tinysam.distillation.samples import Numbers, Samples, collate
 
 
 def test_the_same_number_gives_the_same_sample(photos, recipe):

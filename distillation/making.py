@@ -1,0 +1,142 @@
+"""From a photograph with masks to a training sample: view, pasted objects, prompts, points of the losses."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tinysam.distillation import augment
+from tinysam.distillation.pixels import read_rgb
+from tinysam.distillation.points import sample_points
+from tinysam.distillation.prompts import first_prompt
+from tinysam.distillation.recipe import Recipe
+from tinysam.evaluation.coco import Photo
+
+Rng = np.random.Generator
+Mask = NDArray[np.bool_]
+Sample = dict[str, NDArray[np.generic]]
+
+LEAST_PIXELS = 24
+"""Smaller masks (after cropping) are not trained on."""
+PASTED_SIDE = (0.15, 0.6)
+"""Long side of a pasted object, in parts of the model's input."""
+
+
+def choose(photo: Photo, view: augment.View, most: int, rng: Rng) -> list[Mask]:
+    """Up to `most` random masks of the photograph that are visible in the view."""
+    x0, y0, x1, y1 = view.box
+    found: list[Mask] = []
+    for i in rng.permutation(len(photo.masks)):
+        a, b, c, d = photo.masks[i].box
+        if c <= x0 or a >= x1 or d <= y0 or b >= y1:
+            continue
+        mask = view.mask(photo.masks[i].decode())
+        if mask.sum() >= LEAST_PIXELS:
+            found.append(mask)
+        if len(found) == most:
+            break
+    return found
+
+
+def whole_pixels(photo: Photo, size: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """(3, size, size) uint8 of the whole photograph and the height and width of the part that is not padding."""
+    image = augment.whole(photo, size).image(read_rgb(photo.path))
+    return square(image, size), (image.shape[0], image.shape[1])
+
+
+def square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """(h, w, 3) -> (3, size, size), zeros right and below."""
+    pixels = np.zeros((3, size, size), np.uint8)
+    pixels[:, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)
+    return pixels
+
+
+class SampleMaker:
+    """Makes samples of photographs.
+
+    Args:
+        recipe: what to make.
+        open_photo: decodes a photograph, RGB.
+        thing: draws a photograph whose objects may be pasted on others.
+    """
+
+    def __init__(
+        self, recipe: Recipe, open_photo: Callable[[Photo], Image.Image], thing: Callable[[Rng], Photo]
+    ) -> None:
+        self.recipe, self.open_photo, self.thing = recipe, open_photo, thing
+
+    def read(self, photo: Photo) -> Image.Image:
+        """The decoded photograph; ValueError if it has not the size its annotations say."""
+        image = self.open_photo(photo)
+        if image.size != (photo.width, photo.height):
+            annotated = f"{photo.width} x {photo.height}"
+            raise ValueError(f"{photo.path}: {image.width} x {image.height} pixels, its annotations say {annotated}")
+        return image
+
+    def view(self, photo: Photo, rng: Rng) -> augment.View:
+        """The part of the photograph to show."""
+        recipe = self.recipe
+        if not recipe.augmented:
+            return augment.whole(photo, recipe.image_size)
+        if not photo.masks or rng.uniform() < recipe.whole_share:
+            return augment.whole(photo, recipe.image_size, flip=rng.uniform() < 0.5)
+        around = photo.masks[rng.integers(len(photo.masks))]
+        return augment.crop(photo, recipe.image_size, around, recipe.smallest_crop, rng)
+
+    def make(self, index: int, photo: Photo, rng: Rng) -> Sample | None:
+        """A sample of photograph number `index`, or None when no mask is visible in it."""
+        recipe = self.recipe
+        photograph = self.read(photo)
+        view = self.view(photo, rng)
+        image = view.image(photograph).copy()
+        masks = choose(photo, view, recipe.prompts, rng)
+        if recipe.augmented and (not photo.masks or rng.uniform() < recipe.paste_share):
+            for _ in range(int(rng.integers(1, 4))):
+                masks = self.paste(image, masks, rng)[: recipe.prompts]
+        masks = [mask for mask in masks if mask.sum() >= LEAST_PIXELS]
+        if not masks:
+            return None
+        if recipe.augmented:
+            image = augment.colour(image, recipe.colour, rng)
+        return self.prompt(index, image, masks, rng)
+
+    def paste(self, image: augment.Pixels, masks: list[Mask], rng: Rng) -> list[Mask]:
+        """Pastes an object of another photograph; the visible masks, the new one first."""
+        photo = self.thing(rng)
+        chosen = photo.masks[rng.integers(len(photo.masks))]
+        x0, y0, x1, y1 = chosen.box
+        side = self.recipe.image_size * np.exp(rng.uniform(*np.log(PASTED_SIDE)))
+        scale = side / max(x1 - x0, y1 - y0)
+        size = (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale)))
+        view = augment.View(chosen.box, *size, flip=rng.uniform() < 0.5)
+        thing = augment.colour(view.image(self.read(photo)), self.recipe.colour, rng)
+        placed = augment.paste(image, masks, thing, view.mask(chosen.decode()), rng)
+        return masks if placed is None else [placed, *masks]
+
+    def prompt(self, index: int, image: augment.Pixels, masks: list[Mask], rng: Rng) -> Sample:
+        """Pads to the square input and draws the prompts and the points of the losses."""
+        size, count = self.recipe.image_size, self.recipe.prompts
+        height, width = image.shape[:2]
+        padded = np.zeros((count, size, size), bool)
+        boxes = rng.permutation(count) < round(self.recipe.box_share * count)
+        prompts, points = [], []
+        for k in range(count):
+            padded[k, :height, :width] = masks[k % len(masks)]
+            prompts.append(first_prompt(padded[k], bool(boxes[k]), rng))
+            points.append(sample_points(padded[k], rng))
+        coords, labels = (np.stack(part) for part in zip(*prompts, strict=True))
+        at, truth, area = (np.stack(part) for part in zip(*points, strict=True))
+        picks = rng.random((count, self.recipe.max_rounds), dtype=np.float32)
+        return {
+            "pixels": square(image, size),
+            "shown": np.array([height, width]),
+            "masks": padded,
+            "coords": coords,
+            "labels": labels,
+            "points": at,
+            "truth": truth,
+            "area": area,
+            "picks": picks,
+            "indexes": np.array(index),
+        }

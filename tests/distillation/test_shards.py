@@ -1,0 +1,93 @@
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from tinysam.distillation.recipe import Recipe
+from tinysam.distillation.shards import ShardBatches, find_shards, shard_loader
+from tinysam.evaluation.coco import DataError
+
+
+def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.fixture
+def shards(drawn: Path, tmp_path: Path) -> Path:
+    """The drawn set in SA-1B's layout, two photographs a shard."""
+    from PIL import Image
+
+    content = json.loads((drawn / "annotations.json").read_text())
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for number in range(3):
+        with tarfile.open(folder / f"sa_{number:06}.tar", "w") as tar:
+            for image in content["images"][2 * number : 2 * number + 2]:
+                found = [a for a in content["annotations"] if a["image_id"] == image["id"]]
+                buffer = io.BytesIO()
+                Image.open(drawn / "images" / image["file_name"]).save(buffer, "JPEG")
+                add(tar, f"./sa_{image['id']}.jpg", buffer.getvalue())
+                add(tar, f"./sa_{image['id']}.json", json.dumps({"image": image, "annotations": found}).encode())
+    return folder
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return Recipe(image_size=224, batch=2, prompts=2, steps=7, decay_steps=0, paste_share=0.5)
+
+
+def read(shards: Path, recipe: Recipe, start: int = 0, workers: int = 0, **options) -> list[torch.Tensor]:
+    batches = ShardBatches(find_shards(shards), recipe, start, **options)
+    return [batch.pixels for batch in shard_loader(batches, workers)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_shards_resume_exactly(shards, recipe, workers):
+    through = read(shards, recipe, workers=workers)
+    resumed = read(shards, recipe, start=3, workers=workers)
+    assert len(through) == 7
+    assert all(torch.equal(a, b) for a, b in zip(through[3:], resumed, strict=True))
+
+
+def test_processes_read_different_shards(shards, recipe):
+    first, second = (read(shards, recipe, rank=rank, world=2) for rank in (0, 1))
+    assert [b.shape for b in first] == [b.shape for b in second] == [(1, 3, 224, 224)] * 7
+    assert not any(torch.equal(a, b) for a in first for b in second)
+
+
+def test_a_truncated_shard_is_passed_over(shards, recipe, caplog):
+    damaged = shards / "sa_000001.tar"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    assert len(read(shards, recipe)) == 7
+    assert "skipped (1 so far)" in caplog.text
+
+
+def test_too_many_damaged_shards_stop_the_run(shards, recipe):
+    damaged = shards / "sa_000001.tar"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    with pytest.raises(DataError, match="more than 0 damaged shards or photographs"):
+        read(shards, recipe, limit=0)
+
+
+def test_shards_without_usable_masks_are_refused(shards, recipe):
+    for path in shards.glob("*.tar"):
+        with tarfile.open(path, "w") as tar:
+            add(tar, "a.jpg", b"\xff\xd9")
+            add(tar, "a.json", json.dumps({"image": {"width": 9, "height": 9}, "annotations": []}).encode())
+    with pytest.raises(DataError, match="no usable photograph in 3 shards"):
+        read(shards, recipe)
+
+
+def test_more_readers_than_shards_are_refused(shards, recipe):
+    with pytest.raises(DataError, match="3 shards for 4 readers"):
+        read(shards, Recipe(batch=4), world=4)
+
+
+def test_a_folder_without_shards_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no .tar shards"):
+        find_shards(tmp_path)
