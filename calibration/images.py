@@ -24,6 +24,8 @@ Pixels = npt.NDArray[np.uint8]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 FEWEST = 4
 """Fewer images than this do not represent anything."""
+FLATTEST = 8
+"""A picture whose channels all span less than this (of 255) is of one colour."""
 DUPLICATE_BITS = 4
 """Pictures whose 64-bit difference hashes differ in at most this many bits count as one."""
 
@@ -122,7 +124,7 @@ def fault(path: Path, long_side: int, hashes: list[int]) -> tuple[str, Pixels | 
         pixels = read_pixels(path, long_side)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError):
         return "unreadable", None
-    if int(pixels.max()) - int(pixels.min()) < 8:
+    if int(np.ptp(pixels, axis=(0, 1)).max()) < FLATTEST:
         return "one colour", None
     mine = difference_hash(pixels)
     if any(bin(mine ^ other).count("1") <= DUPLICATE_BITS for other in hashes):

@@ -1,4 +1,4 @@
-"""The last step of `make export-int8`: the real command on a bundled photograph, with every engine that was exported."""
+"""The last step of `make export-int8`: the real command on a bundled photograph, with every exported engine."""
 
 import argparse
 import sys

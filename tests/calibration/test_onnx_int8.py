@@ -1,0 +1,132 @@
+"""The QDQ rewriting of a small graph that has every pattern of the encoder."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from torch import nn
+
+from tinysam.calibration.errors import CalibrationError
+from tinysam.calibration.observers import observe
+from tinysam.calibration.onnx_graph import Graph
+from tinysam.calibration.onnx_int8 import OnnxScheme, quantize_onnx
+from tinysam.calibration.tensor_ranges import calibrate
+from tinysam.export.onnx_export import to_onnx
+
+
+class Small(nn.Module):
+    """Convolution, GELU, depthwise convolution, residual into GELU, linear layers, float layer norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, 2, 1)
+        self.depthwise = nn.Conv2d(16, 16, 3, 1, 1, groups=16)
+        self.norm = nn.LayerNorm(16)
+        self.fc1, self.fc2 = nn.Linear(16, 32), nn.Linear(32, 16)
+        self.table = nn.Parameter(torch.randn(1, 64, 16 * 16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        act = nn.functional.gelu
+        x = act(self.stem(x))
+        x = act(x + self.depthwise(x))
+        rows = x.permute(0, 2, 3, 1).reshape(-1, 16)
+        rows = rows + self.fc2(act(self.fc1(self.norm(rows))))
+        return rows.reshape(1, 64, 16 * 16) + self.table
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("graph") / "small.onnx"
+    to_onnx(Small().eval(), {"x": torch.randn(1, 3, 64, 64)}, ("y",), path)
+    return path
+
+
+def feeds(count: int = 4) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return [{"x": rng.normal(size=(1, 3, 64, 64)).astype(np.float32)} for _ in range(count)]
+
+
+def run(path: Path, feed: dict[str, np.ndarray]) -> np.ndarray:
+    return ort.InferenceSession(str(path)).run(None, feed)[0]
+
+
+@pytest.mark.parametrize("target", ["arm", "x86"])
+def test_the_integer_graph_computes_nearly_the_same(source: Path, tmp_path: Path, target: str) -> None:
+    found = calibrate(source, feeds(), "minmax")
+    facts = quantize_onnx(source, tmp_path / "int8.onnx", found, OnnxScheme(target))
+    assert facts["integer_operations"] == ["Add", "Conv", "Gelu", "Gemm"]
+    expected, got = (run(path, feeds(1)[0]) for path in (source, tmp_path / "int8.onnx"))
+    assert np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.03
+
+
+def test_target_decides_the_sign_of_activations_and_weights_stay_symmetric(source: Path, tmp_path: Path) -> None:
+    found = calibrate(source, feeds(), "minmax")
+    for target, kind in (("arm", onnx.TensorProto.INT8), ("x86", onnx.TensorProto.UINT8)):
+        quantize_onnx(source, tmp_path / "int8.onnx", found, OnnxScheme(target))
+        model = onnx.load(tmp_path / "int8.onnx")
+        tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        for node in model.graph.node:
+            if node.op_type == "QuantizeLinear":
+                assert tensors[node.input[2]].data_type == kind
+        weights = [onnx.numpy_helper.to_array(t) for name, t in tensors.items() if name.endswith(".int8")]
+        assert len(weights) == 5  # four layers and the large constant
+        assert min(int(weight.min()) for weight in weights) >= -127
+
+
+def test_no_float_gelu_and_no_float_weight_is_left(source: Path, tmp_path: Path) -> None:
+    quantize_onnx(source, tmp_path / "int8.onnx", calibrate(source, feeds(), "mse"), OnnxScheme("x86"))
+    model = onnx.load(tmp_path / "int8.onnx")
+    assert "Gelu" not in {node.op_type for node in model.graph.node}
+    largest = max(
+        onnx.numpy_helper.to_array(t).nbytes for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT
+    )
+    assert largest <= 4 * 32  # scales and biases only
+
+
+def test_nodes_that_are_to_stay_float_do(source: Path, tmp_path: Path) -> None:
+    model = onnx.load(source)
+    convolutions = frozenset(node.name for node in model.graph.node if node.op_type == "Conv")
+    found = calibrate(source, feeds(), "minmax")
+    facts = quantize_onnx(source, tmp_path / "mixed.onnx", found, OnnxScheme("x86", convolutions))
+    assert "Conv" not in facts["integer_operations"]
+    assert facts["float_nodes"] == sorted(convolutions)
+    expected, got = (run(path, feeds(1)[0]) for path in (source, tmp_path / "mixed.onnx"))
+    assert np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.03
+
+
+def test_the_same_input_gives_the_same_bytes(source: Path, tmp_path: Path) -> None:
+    for name in ("a.onnx", "b.onnx"):
+        quantize_onnx(source, tmp_path / name, calibrate(source, feeds(), "mse"), OnnxScheme("arm"))
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_observed_extremes_and_samples_are_those_of_numpy(source: Path) -> None:
+    model = onnx.load(source)
+    feed = feeds(2)
+    seen = observe(model, ["x"], feed)["x"]
+    everything = np.concatenate([f["x"].ravel() for f in feed])
+    assert (seen.low, seen.high) == (everything.min(), everything.max())
+    step = (3 * 64 * 64 // 4096) | 1
+    np.testing.assert_array_equal(seen.values, np.concatenate([f["x"].ravel()[::step] for f in feed]))
+
+
+def test_values_that_are_not_finite_name_the_activation(source: Path) -> None:
+    feed = feeds(1)
+    feed[0]["x"][0, 0, 0, 0] = np.inf
+    with pytest.raises(CalibrationError, match="activation x is not finite"):
+        calibrate(source, feed, "minmax")
+
+
+def test_no_feeds_are_an_error(source: Path) -> None:
+    with pytest.raises(CalibrationError, match="no calibration images"):
+        calibrate(source, [], "minmax")
+
+
+def test_graph_outputs_stay_float(source: Path) -> None:
+    graph = Graph(onnx.load(source))
+    chosen = graph.integer_nodes(frozenset())
+    assert not {node.output[0] for node in chosen} & graph.outputs
