@@ -51,7 +51,8 @@ class Answers:
     def chosen(self) -> NDArray[np.intp]:
         """(P,) index of the ambiguous mask with the best predicted IoU: what a user gets."""
         options = self.ambiguous()
-        return np.array(options)[self.predicted[:, options].argmax(axis=1)]
+        chosen: NDArray[np.intp] = np.array(options)[self.predicted[:, options].argmax(axis=1)]
+        return chosen
 
     def single(self) -> NDArray[np.intp]:
         """(P,) index of the single-mask output; of a model without one, `chosen`."""

@@ -1,18 +1,18 @@
-"""One way to open a model, whatever engine runs it."""
+"""One way to open a model, whatever runs it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from tinysam.runtime import Segmenter
 
-ENGINES = ("onnx", "tflite", "torch")
+BACKENDS = ("onnx", "tflite", "torch")
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model on which engine."""
+    """Which model on which backend."""
 
-    engine: str = "onnx"
+    backend: str = "onnx"
     artifacts: Path | None = None
     """Artifact folder, for onnx and tflite."""
     precision: str = "int8"
@@ -26,22 +26,22 @@ class ModelChoice:
 
     def open(self) -> Segmenter:
         """The model, ready for `set_image`."""
-        if self.engine == "torch":
+        if self.backend == "torch":
             from tinysam.evaluation.torch_engine import TorchSegmenter
 
             return TorchSegmenter(self.variant, self.checkpoint, self.image_size, self.threads)
-        return Segmenter(self.artifacts, self.engine, self.precision, self.threads)
+        return Segmenter(self.artifacts, self.backend, self.precision, self.threads)
 
     def identity(self) -> dict[str, str]:
         """What the results depend on: hashes of the files that will run, not their paths."""
-        if self.engine == "torch":
+        if self.backend == "torch":
             from tinysam.models import get_variant
             from tinysam.models.checkpoint import file_sha256, weights_path
 
             digest = file_sha256(weights_path(get_variant(self.variant), self.checkpoint))
-            return {"engine": "torch", "model": self.variant, "sha256": digest, "image_size": str(self.image_size)}
+            return {"backend": "torch", "model": self.variant, "sha256": digest, "image_size": str(self.image_size)}
         graphs = self.open().graphs
-        files = {part: graphs.manifest.find(part, self.engine, self.precision) for part in ("encoder", "decoder")}
+        files = {part: graphs.manifest.find(part, self.backend, self.precision) for part in ("encoder", "decoder")}
         name = f"{graphs.manifest.variant}-{graphs.manifest.image_size}"
         hashes = {part: file.sha256 for part, file in files.items()}
-        return {"engine": self.engine, "precision": self.precision, "model": name, **hashes}
+        return {"backend": self.backend, "precision": self.precision, "model": name, **hashes}
