@@ -38,7 +38,10 @@ class ModelChoice:
             from tinysam.models import get_variant
             from tinysam.models.checkpoint import file_sha256, weights_path
 
-            digest = file_sha256(weights_path(get_variant(self.variant), self.checkpoint))
+            path = weights_path(get_variant(self.variant), self.checkpoint)
+            if not path.is_file():
+                raise FileNotFoundError(f"checkpoint {path}: no such file")
+            digest = file_sha256(path)
             return {"backend": "torch", "model": self.variant, "sha256": digest, "image_size": str(self.image_size)}
         graphs = self.open().graphs
         files = {part: graphs.manifest.find(part, self.backend, self.precision) for part in ("encoder", "decoder")}

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from tinysam.evaluation.clicks import centre, extent, largest_part, next_click
+
+
+def slow_centre_distance(mask: np.ndarray, at: tuple[int, int]) -> float:
+    """Distance of a pixel to the nearest one that is not of the mask; the frame counts as such."""
+    padded = np.pad(mask, 1)
+    ys, xs = np.nonzero(~padded)
+    return float(np.sqrt((xs - at[0] - 1) ** 2 + (ys - at[1] - 1) ** 2).min())
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_centre_is_as_deep_as_any_pixel(seed):
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((30, 40), bool)
+    for _ in range(3):
+        x, y, w, h = rng.integers(0, 20, 4)
+        mask[y : y + h + 3, x : x + w + 3] = True
+    deepest = max(slow_centre_distance(mask, (x, y)) for y, x in np.argwhere(mask))
+    assert slow_centre_distance(mask, centre(mask)) == deepest
+    assert mask[centre(mask)[::-1]]
+
+
+def test_a_mask_that_fills_the_picture_is_clicked_in_its_middle():
+    assert centre(np.ones((9, 9), bool)) == (4, 4)
+
+
+def test_extent_ends_one_past_the_last_pixel():
+    mask = np.zeros((10, 12), bool)
+    mask[2:5, 3:11] = True
+    assert extent(mask) == (3, 2, 11, 5)
+
+
+def test_diagonal_neighbours_belong_together():
+    mask = np.eye(6, dtype=bool)
+    mask[0, 4:6] = True
+    assert largest_part(mask).sum() == 6
+
+
+def test_the_next_click_is_in_the_largest_mistake():
+    truth, predicted = np.zeros((40, 40), bool), np.zeros((40, 40), bool)
+    truth[0:7, 0:7] = True
+    predicted[20:31, 20:31] = True
+    assert next_click(predicted, truth) == ((25, 25), 0)
+    predicted[20:31, 20:31] = False
+    assert next_click(predicted, truth) == ((3, 3), 1)
+
+
+def test_there_is_no_next_click_where_nothing_is_wrong():
+    truth = np.eye(5, dtype=bool)
+    assert next_click(truth, truth) is None

@@ -1,0 +1,114 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinysam.evaluation.coco import DataError
+from tinysam.evaluation.detections import DetectionTask, clipped, read_detections
+from tinysam.evaluation.everything import recalls
+from tinysam.evaluation.prompted import Answers, Protocol, iou, scores
+from tinysam.evaluation.report import band, group_means, table
+from tinysam.evaluation.tasks import PromptedTask, spread
+
+
+def test_iou_matches_hand_arithmetic():
+    masks = np.zeros((2, 4, 4), bool)
+    masks[0, :2] = True
+    truth = np.zeros((4, 4), bool)
+    truth[1:3] = True
+    assert iou(masks, truth).tolist() == [pytest.approx(4 / 12), 0]
+
+
+def test_scores_tell_chosen_best_and_single_apart():
+    truth = np.zeros((1, 4, 4), bool)
+    truth[0, :2] = True
+    masks = np.zeros((1, 4, 4, 4), bool)
+    masks[0, 0, :1] = True
+    masks[0, 1, :2] = True
+    masks[0, 2, :3] = True
+    answers = Answers((0, 1, 2, 3), masks, np.zeros((1, 4, 1, 1)), np.array([[0.99, 0.5, 0.8, 0.1]], np.float32))
+    (row,) = scores(answers, truth, "box")
+    assert row == pytest.approx({"box": 8 / 12, "box_best": 1.0, "box_single": 0.5, "box_predicted": 0.8}, abs=1e-6)
+
+
+def test_a_model_without_a_single_mask_uses_its_chosen_one():
+    answers = Answers((1, 2, 3), np.zeros((1, 3, 2, 2), bool), np.zeros((1, 3, 1, 1)), np.array([[0.1, 0.3, 0.2]]))
+    assert answers.single().tolist() == answers.chosen().tolist() == [1]
+
+
+def test_a_model_that_knows_the_masks_reaches_nearly_one(knowing, photos):
+    for photo in photos:
+        knowing.graphs.photo = photo
+        with Image.open(photo.path) as image:
+            rows = PromptedTask(Protocol(True, (1, 3))).record(knowing, photo, image.convert("RGB"))
+        assert len(rows) == 2
+        for row in rows:
+            assert min(row["box"], row["click_1"], row["click_1_best"]) > 0.93
+            # Mask 0, which is empty, goes on after the first click.
+            assert row["box_single"] == row["click_3_single"] == 0
+
+
+def test_a_picture_of_another_size_than_its_masks_is_refused(knowing, photos):
+    knowing.graphs.photo = photos[0]
+    with pytest.raises(ValueError, match="masks are"):
+        PromptedTask().record(knowing, photos[0], Image.new("RGB", (30, 30)))
+
+
+def test_recalls_of_one_mask():
+    assert recalls(0.75) == {"best_iou": 0.75, "recall_50": 1, "recall_75": 1, "average_recall": pytest.approx(0.6)}
+    assert recalls(0.49)["average_recall"] == 0
+
+
+def test_group_means_weigh_every_mask_the_same():
+    rows = [{"source": "a", "x": 0.0}, {"source": "a", "x": 0.5}, {"source": "b", "x": 1.0}]
+    groups = group_means(rows, "source", ["x"])
+    assert {name: values["x"] for name, values in groups.items()} == {"all": 0.5, "a": 0.25, "b": 1.0}
+    assert next(iter(groups)) == "all"
+    assert "0.250" in table(groups, ["x"])
+
+
+def test_bands_and_spreading():
+    assert [band(v) for v in (0.0005, 0.001, 0.05, 0.5)] == ["< 0.1 %", "0.1-1 %", "1-10 %", "> 10 %"]
+    assert spread(range(10), 3) == [0, 3, 6]
+    assert spread(range(2), 3) == [0, 1]
+
+
+def boxes_of(photos, path):
+    found = [
+        {"image_id": photo.id, "category_id": 1, "score": 0.9, "bbox": [x0, y0, x1 - x0, y1 - y0]}
+        for photo in photos
+        for x0, y0, x1, y1 in (mask.box for mask in photo.masks)
+    ]
+    path.write_text(json.dumps(found))
+    return path
+
+
+def test_perfect_boxes_and_masks_have_an_average_precision_of_one(knowing, drawn, photos, tmp_path):
+    annotations = json.loads((drawn / "annotations.json").read_text())
+    for annotation, mask in zip(annotations["annotations"], (m for p in photos for m in p.masks), strict=True):
+        x0, y0, x1, y1 = mask.box
+        annotation.update(area=mask.area, bbox=[x0, y0, x1 - x0, y1 - y0])
+    (drawn / "annotations.json").write_text(json.dumps(annotations))
+    task = DetectionTask(drawn, boxes_of(photos, tmp_path / "boxes.json"))
+    records = []
+    for photo in photos:
+        knowing.graphs.photo = photo
+        with Image.open(photo.path) as image:
+            records.append(task.record(knowing, photo, image.convert("RGB")))
+    figures = task.figures(records)
+    assert figures.summary["average_precision"]["AP75"] == pytest.approx(1)
+    half = task.figures(records[: len(records) // 2])
+    assert half.summary["average_precision"]["AP75"] == pytest.approx(0.5, abs=0.02)
+
+
+def test_boxes_are_cut_off_at_the_photograph():
+    assert clipped({"bbox": [-5, 2, 20, 30]}, 10, 12) == (0, 2, 10, 12)
+    assert clipped({"bbox": [11, 2, 20, 30]}, 10, 12) is None
+
+
+@pytest.mark.parametrize("content", ["{", "{}x", '[{"image_id": 1}]', '[{"bbox": [1, 2]}]', "[3]"])
+def test_damaged_detections_are_refused(tmp_path, content):
+    (tmp_path / "boxes.json").write_text(content)
+    with pytest.raises(DataError, match="not COCO detections"):
+        read_detections(tmp_path / "boxes.json")
