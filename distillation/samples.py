@@ -103,6 +103,10 @@ class Numbers(Sampler[list[int]]):
 
 def loader(samples: Samples, numbers: Numbers, workers: int) -> DataLoader[Batch]:
     """Batches in order, made ahead by `workers` processes."""
-    return DataLoader(  # type: ignore[arg-type]
-        samples, batch_sampler=numbers, num_workers=workers, collate_fn=collate, prefetch_factor=4 if workers else None
+    return DataLoader(
+        samples,  # type: ignore[arg-type]
+        batch_sampler=numbers,
+        num_workers=workers,
+        collate_fn=collate,
+        prefetch_factor=4 if workers else None,
     )

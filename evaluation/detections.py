@@ -100,7 +100,8 @@ class DetectionTask:
 
     def figures(self, records: Iterable[list[dict[str, Any]]]) -> Figures:
         """COCO's average precision over all photographs of the set, also those without a detection."""
-        results = [result for record in records for result in record]
+        # Copies, because loadRes adds fields to what it is given.
+        results = [dict(result) for record in records for result in record]
         if not results:
             raise DataError(f"{self.boxes}: no detection for any photograph of {self.data}")
         quiet = io.StringIO()
