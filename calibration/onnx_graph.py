@@ -7,6 +7,9 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+MOVES = ("Reshape", "Transpose")
+"""Operations that move values without changing them."""
+
 
 @dataclass(frozen=True)
 class LinearNode:
@@ -27,6 +30,7 @@ class Graph:
         self.nodes = list(model.graph.node)
         self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self.outputs = {output.name for output in model.graph.output}
+        self.makers = {output: node for node in self.nodes for output in node.output}
         self.readers: dict[str, list[onnx.NodeProto]] = {}
         for node in self.nodes:
             for tensor in node.input:
@@ -36,6 +40,27 @@ class Graph:
         """Whether all readers of a tensor are of one operation."""
         readers = self.readers.get(tensor, [])
         return bool(readers) and tensor not in self.outputs and all(node.op_type == kind for node in readers)
+
+    def origin(self, tensor: str) -> str:
+        """The tensor whose values these are, before any reshaping and transposing."""
+        while tensor in self.makers and self.makers[tensor].op_type in MOVES:
+            tensor = self.makers[tensor].input[0]
+        return tensor
+
+    def final_readers(self, tensor: str) -> list[onnx.NodeProto]:
+        """Nodes that compute with a tensor, maybe after reshaping and transposing it."""
+        found = []
+        for reader in self.readers.get(tensor, []):
+            found += self.final_readers(reader.output[0]) if reader.op_type in MOVES else [reader]
+        return found
+
+    def is_attention(self, node: onnx.NodeProto, leaving: set[str]) -> bool:
+        """Whether a node multiplies queries with keys, or attention weights with values, of integer Gemms."""
+        if node.op_type != "MatMul":
+            return False
+        left, right = (self.origin(tensor) for tensor in node.input)
+        weights = left in self.makers and self.makers[left].op_type == "Softmax"
+        return right in leaving and (left in leaving or weights)
 
     def is_linear(self, node: onnx.NodeProto) -> bool:
         """Whether a node is a Conv or Gemm whose weight is stored in the file."""
@@ -49,8 +74,11 @@ class Graph:
             if self.is_linear(node)
         ]
 
-    def integer_nodes(self, keep_float: frozenset[str]) -> list[onnx.NodeProto]:
-        """Nodes that can become integer: Conv, Gemm, the GELU behind them, additions that go into a GELU."""
+    def integer_nodes(self, keep_float: frozenset[str], attention: bool = False) -> list[onnx.NodeProto]:
+        """Nodes that can become integer: Conv, Gemm, the GELU behind them, additions that go into a GELU.
+
+        With `attention` also the matrix products between queries, keys, attention weights and values.
+        """
         chosen: list[onnx.NodeProto] = []
         leaving: set[str] = set()  # outputs of chosen nodes, which an integer GELU can read
         for node in self.nodes:
@@ -58,9 +86,11 @@ class Graph:
                 continue
             gelu = node.op_type == "Gelu" and node.input[0] in leaving
             residual = node.op_type == "Add" and self.feeds_only(node.output[0], "Gelu") and set(node.input) <= leaving
-            if self.is_linear(node) or gelu or residual:
+            products = attention and self.is_attention(node, leaving)
+            if self.is_linear(node) or gelu or residual or products:
                 chosen.append(node)
-                leaving.add(node.output[0])
+                if not products:
+                    leaving.add(node.output[0])
         return chosen
 
     def activations(self, nodes: list[onnx.NodeProto]) -> list[str]:

@@ -21,6 +21,8 @@ class OnnxScheme:
     """`arm`: signed activations; `x86`: unsigned ones, which its 8-bit kernels want."""
     keep_float: frozenset[str] = frozenset()
     """Names of nodes that stay float."""
+    attention: bool = False
+    """Whether the products of attention become integer too: worth it in the encoder."""
 
     @property
     def signed(self) -> bool:
@@ -41,9 +43,10 @@ def quantize_onnx(source: Path, destination: Path, found: TensorRanges, scheme: 
         CalibrationError: a tensor has no range.
     """
     model = onnx.load(source)
-    nodes = Graph(model).integer_nodes(scheme.keep_float)
+    nodes = Graph(model).integer_nodes(scheme.keep_float, scheme.attention)
     slopes = {n.name: best_slope(found.observations[n.input[0]].values) for n in nodes if n.op_type == "Gelu"}
     plan = Plan(
+        signed=scheme.signed,
         nodes={node.name for node in nodes},
         activations={name: activation_qparams(span, scheme.signed) for name, span in found.ranges.items()},
         gelu_slopes=slopes,

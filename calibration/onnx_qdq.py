@@ -5,6 +5,7 @@ those kernels can do:
 
 * Conv, and the Add and GELU of the convolutional stage: integer in, integer out.
 * Gemm: integer in; its output stays float unless an integer GELU follows, which saves a pair at every residual.
+* MatMul of attention: integer in, float out. Its softmax is float: the integer one is scalar code in ONNX Runtime.
 * LayerNormalization, Softmax, residual additions: float.
 """
 
@@ -18,6 +19,7 @@ from onnx import helper, numpy_helper
 
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.errors import CalibrationError
+from tinysam.calibration.onnx_graph import Graph
 from tinysam.calibration.qparams import QParams, quantize_weight, weight_scales
 
 WEIGHT_AXIS = {"Conv": 0, "Gemm": 0}
@@ -31,6 +33,8 @@ LARGE_BYTES = 16384
 class Plan:
     """Decisions for one graph."""
 
+    signed: bool
+    """Whether activations are int8 (otherwise uint8)."""
     nodes: set[str] = field(default_factory=set)
     """Names of the nodes that become integer."""
     activations: dict[str, QParams] = field(default_factory=dict)
@@ -51,6 +55,7 @@ class QdqWriter:
         self.nodes: list[onnx.NodeProto] = []
         self.added: dict[str, onnx.TensorProto] = {}
         self.made: set[str] = set()  # Q and DQ nodes that several readers share
+        self.lookup = Graph(model)
         self.leaving = {  # tensors that leave their node as integers
             node.output[0] for node in self.graph.node if node.name in plan.nodes and self.leaves_as_integer(node)
         }
@@ -146,13 +151,29 @@ class QdqWriter:
         params = self.params(source)
         stretched = params.stretched(self.plan.gelu_slopes[node.name])
         gate = f"{output}.gate"
-        self.plan.activations[gate] = QParams(1 / 255, -128 if params.signed else 0, params.signed)
+        self.plan.activations[gate] = self.unit_params()
         view = f"{source}.dq.{node.name}.gate"
         inputs = [self.quantized(source), *self.scale_and_zero(view, stretched)]
         self.nodes.append(helper.make_node("DequantizeLinear", inputs, [view], view))
         self.nodes.append(helper.make_node("Sigmoid", [view], [gate], f"{node.name}.gate"))
         product = helper.make_node("Mul", [], [output], node.name)
         self.emit(product, [self.dequantized(source, node.name), self.dequantized(gate, node.name)])
+
+    def attention(self, node: onnx.NodeProto) -> None:
+        """Product of two integer activations with a float result.
+
+        Queries, keys and values are integers since their Gemm, and only moved since then. Attention weights come from
+        a float softmax.
+        """
+        inputs = list(node.input)
+        if self.lookup.origin(inputs[0]) not in self.leaving:
+            self.plan.activations[inputs[0]] = self.unit_params()
+            inputs[0] = self.dequantized(inputs[0], node.name)
+        self.emit(node, inputs)
+
+    def unit_params(self) -> QParams:
+        """Parameters of values between 0 and 1."""
+        return QParams(1 / 255, -128 if self.plan.signed else 0, self.plan.signed)
 
     def emit(self, node: onnx.NodeProto, inputs: list[str]) -> None:
         """Appends an integer node; its output goes through a pair if the plan says so."""
@@ -179,7 +200,13 @@ class QdqWriter:
 
     def write(self) -> onnx.ModelProto:
         """The rewritten model."""
-        writers = {"Conv": self.linear, "Gemm": self.linear, "Add": self.elementwise, "Gelu": self.gelu}
+        writers = {
+            "Conv": self.linear,
+            "Gemm": self.linear,
+            "Add": self.elementwise,
+            "Gelu": self.gelu,
+            "MatMul": self.attention,
+        }
         for node in self.graph.node:
             if node.name in self.plan.nodes:
                 writers[node.op_type](node)
@@ -189,11 +216,11 @@ class QdqWriter:
         return self.model
 
     def leaves_as_integer(self, node: onnx.NodeProto) -> bool:
-        """Whether the node's output is quantized: always, except for a Gemm that feeds float nodes."""
-        if node.op_type != "Gemm":
+        """Whether the node's output is quantized: not of a MatMul, nor of a Gemm that feeds float nodes."""
+        if node.op_type in ("Conv", "Add", "Gelu"):
             return True
-        readers = [other for other in self.graph.node if node.output[0] in other.input]
-        return bool(readers) and all(reader.name in self.plan.nodes for reader in readers)
+        readers = self.lookup.final_readers(node.output[0])
+        return node.op_type == "Gemm" and bool(readers) and all(reader.name in self.plan.nodes for reader in readers)
 
     def finish(self) -> None:
         """Replaces nodes and drops initializers that nothing reads any more."""

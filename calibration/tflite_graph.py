@@ -1,9 +1,9 @@
-"""Reading a TFLite file: its linear operations, matched with those of the ONNX file it was made from.
+"""Reading a TFLite file: which of its tensors are which of the ONNX file it was made from.
 
-The converter renames tensors but keeps weights bit for bit, so a weight identifies its operation in both files.
+The converter renames tensors but keeps weights bit for bit, so a weight identifies its operation in both files. From
+the linear operations the match spreads to what lies between them.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,26 +13,27 @@ import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
 from tinysam.calibration.arrays import Floats
-from tinysam.calibration.onnx_graph import LinearNode
+from tinysam.calibration.onnx_graph import Graph, LinearNode
 
-KINDS = {
-    schema.BuiltinOperator.CONV_2D: "CONV_2D",
-    schema.BuiltinOperator.DEPTHWISE_CONV_2D: "DEPTHWISE_CONV_2D",
-    schema.BuiltinOperator.FULLY_CONNECTED: "FULLY_CONNECTED",
-}
+LINEAR = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+BETWEEN = ("PAD", "TRANSPOSE", "GELU", "ADD")
+"""Operations that are worth being integer when they lie between linear ones."""
+KINDS = {getattr(schema.BuiltinOperator, kind): kind for kind in (*LINEAR, *BETWEEN)}
 
 
 @dataclass(frozen=True)
 class TFLiteOperation:
-    """A linear operation of a TFLite file and its twin in the ONNX file."""
+    """An operation of a TFLite file all of whose activations are known in the ONNX file."""
 
     kind: str
-    source: str
-    """Name of the activation that it reads."""
     output: str
-    relu: bool
+    """Name of its result."""
+    activations: dict[str, str]
+    """Activations that it reads and makes: name in the TFLite file -> name in the ONNX file."""
+    relu: bool = False
     """Whether the operation ends with a ReLU, which is a node of its own in the ONNX file."""
-    twin: LinearNode
+    node: str = ""
+    """Name of a linear operation's twin."""
 
 
 def weight_key(weight: npt.NDArray[Any]) -> bytes:
@@ -58,20 +59,66 @@ def float_data(model: Any, tensor: Any) -> Floats | None:
     return values
 
 
-def linear_operations(path: Path, nodes: list[LinearNode]) -> Iterator[TFLiteOperation]:
-    """The linear operations of all signatures that have a twin among `nodes`."""
+class SubgraphMatcher:
+    """Matches one signature with the ONNX graph."""
+
+    def __init__(self, model: Any, subgraph: Any, graph: Graph) -> None:
+        self.model, self.subgraph, self.graph = model, subgraph, graph
+        self.codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+        self.twins = {weight_key(node.weight): node for node in graph.linear_nodes()}
+        self.onnx_of: dict[str, str] = {}
+
+    def name(self, index: int) -> str:
+        """Name of a tensor."""
+        text: str = self.subgraph.tensors[index].name.decode()
+        return text
+
+    def twin(self, operation: Any, kind: str) -> LinearNode | None:
+        """The ONNX node with the same weight."""
+        weight = float_data(self.model, self.subgraph.tensors[operation.inputs[1]])
+        return None if weight is None else self.twins.get(weight_key(as_onnx(weight, kind)))
+
+    def linear(self, operation: Any, kind: str) -> TFLiteOperation | None:
+        """A linear operation whose twin was found; its tensors are known from now on."""
+        twin = self.twin(operation, kind)
+        if twin is None:
+            return None
+        source, output = self.name(operation.inputs[0]), self.name(operation.outputs[0])
+        relu = operation.builtinOptions.fusedActivationFunction == schema.ActivationFunctionType.RELU
+        self.onnx_of[source] = twin.source
+        if not relu:
+            self.onnx_of[output] = twin.output
+        return TFLiteOperation(kind, output, {source: twin.source, output: twin.output}, relu, twin.name)
+
+    def between(self, operation: Any, kind: str) -> TFLiteOperation | None:
+        """An operation between linear ones whose result is known; GELU, PAD and TRANSPOSE make their source known."""
+        output = self.name(operation.outputs[0])
+        known = self.onnx_of.get(output)
+        if known is None:
+            return None
+        sources = [self.name(i) for i in operation.inputs[: 2 if kind == "ADD" else 1]]
+        if kind in ("PAD", "TRANSPOSE"):
+            self.onnx_of.setdefault(sources[0], known)
+        maker = self.graph.makers.get(known)
+        if kind == "GELU" and maker is not None and maker.op_type == "Gelu":
+            self.onnx_of.setdefault(sources[0], maker.input[0])
+        if any(source not in self.onnx_of for source in sources):
+            return None
+        return TFLiteOperation(kind, output, {name: self.onnx_of[name] for name in (*sources, output)})
+
+    def operations(self) -> list[TFLiteOperation]:
+        """All operations whose activations are known, from the last to the first."""
+        kinds = [(op, KINDS.get(self.codes[op.opcodeIndex])) for op in self.subgraph.operators]
+        found = [self.linear(op, kind) for op, kind in kinds if kind in LINEAR]
+        for op, kind in kinds:
+            if kind == "TRANSPOSE" and self.name(op.inputs[0]) in self.onnx_of:
+                self.onnx_of.setdefault(self.name(op.outputs[0]), self.onnx_of[self.name(op.inputs[0])])
+        # backwards, because a GELU's source becomes known through its result
+        found += [self.between(op, kind) for op, kind in reversed(kinds) if kind in BETWEEN]
+        return [operation for operation in found if operation is not None]
+
+
+def integer_operations(path: Path, graph: Graph) -> list[TFLiteOperation]:
+    """Operations of all signatures that can become integer with ranges found on the ONNX file."""
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
-    twins = {weight_key(node.weight): node for node in nodes}
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
-    for subgraph in model.subgraphs:
-        for operation in subgraph.operators:
-            kind = KINDS.get(codes[operation.opcodeIndex])
-            if kind is None:
-                continue
-            source, stored = (subgraph.tensors[i] for i in operation.inputs[:2])
-            weight = float_data(model, stored)
-            twin = None if weight is None else twins.get(weight_key(as_onnx(weight, kind)))
-            if twin is not None:
-                output = subgraph.tensors[operation.outputs[0]]
-                relu = operation.builtinOptions.fusedActivationFunction == schema.ActivationFunctionType.RELU
-                yield TFLiteOperation(kind, source.name.decode(), output.name.decode(), relu, twin)
+    return [op for subgraph in model.subgraphs for op in SubgraphMatcher(model, subgraph, graph).operations()]

@@ -1,8 +1,8 @@
 """Float TFLite file and ranges to a static INT8 TFLite file, through ai-edge-quantizer.
 
-Convolutions and fully connected layers become integer, with int8 weights per channel. The other operations stay float:
-LiteRT's integer GELU, softmax, mean and addition run outside XNNPACK, and a graph quantized throughout was slower than
-the float one.
+Convolutions and fully connected layers become integer, with int8 weights per channel, and so do the GELU (a table), the
+padding and the addition between them. Matrix products of activations, softmax and layer norms stay float: their integer
+versions run outside XNNPACK as scalar code, and a graph quantized throughout was slower than the float one.
 """
 
 import logging
@@ -13,10 +13,10 @@ from typing import Any
 
 from tinysam.calibration.arrays import floats
 from tinysam.calibration.errors import CalibrationError
-from tinysam.calibration.onnx_graph import LinearNode
+from tinysam.calibration.onnx_graph import Graph
 from tinysam.calibration.qparams import Range
 from tinysam.calibration.tensor_ranges import TensorRanges
-from tinysam.calibration.tflite_graph import TFLiteOperation, linear_operations
+from tinysam.calibration.tflite_graph import TFLiteOperation, integer_operations
 
 
 def recipe(operations: list[TFLiteOperation]) -> Any:
@@ -38,10 +38,10 @@ def statistics(operations: list[TFLiteOperation], ranges: dict[str, Range]) -> d
     """ai-edge-quantizer's calibration result with our ranges, tensor by tensor."""
     found: dict[str, Any] = {}
     for operation in operations:
-        source, output = ranges[operation.twin.source], ranges[operation.twin.output]
-        if operation.relu:
-            output = Range(0.0, max(output.high, 0.0))
-        for tensor, span in ((operation.source, source), (operation.output, output)):
+        for tensor, twin in operation.activations.items():
+            span = ranges[twin]
+            if operation.relu and tensor == operation.output:
+                span = Range(0.0, max(span.high, 0.0))
             found[tensor] = {"min": floats([[span.low]]), "max": floats([[span.high]])}
     return found
 
@@ -49,7 +49,7 @@ def statistics(operations: list[TFLiteOperation], ranges: dict[str, Range]) -> d
 def quantize_tflite(
     source: Path,
     destination: Path,
-    nodes: list[LinearNode],
+    graph: Graph,
     found: TensorRanges,
     keep_float: frozenset[str] = frozenset(),
 ) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def quantize_tflite(
     Args:
         source: float file.
         destination: file to write.
-        nodes: linear nodes of the ONNX file from which `source` was made.
+        graph: the ONNX file from which `source` was made.
         found: ranges of that ONNX file's activations.
         keep_float: ONNX names of nodes that stay float.
 
@@ -67,7 +67,7 @@ def quantize_tflite(
     """
     from ai_edge_quantizer import quantizer
 
-    operations = [op for op in linear_operations(source, nodes) if op.twin.name not in keep_float]
+    operations = [op for op in integer_operations(source, graph) if op.node not in keep_float]
     if not operations:
         raise CalibrationError(f"{source.name}: no operation matches the ONNX file; export both again")
     previous = logging.root.manager.disable

@@ -78,9 +78,8 @@ def write_part(folder: Path, part: str, engine: str, found: TensorRanges, target
     """Writes one INT8 file next to its float file."""
     source, destination = folder / f"{part}.fp32.{engine}", folder / f"{part}.int8.{engine}"
     if engine == "onnx":
-        return quantize_onnx(source, destination, found, OnnxScheme(target))
-    nodes = Graph(onnx.load(folder / f"{part}.fp32.onnx")).linear_nodes()
-    facts = quantize_tflite(source, destination, nodes, found)
+        return quantize_onnx(source, destination, found, OnnxScheme(target, attention=part == "encoder"))
+    facts = quantize_tflite(source, destination, Graph(onnx.load(folder / f"{part}.fp32.onnx")), found)
     destination.write_bytes(pack_constants(destination.read_bytes()))
     return facts
 
