@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from tinysam.distillation.checkpoints import NAME, load_state
@@ -21,7 +20,7 @@ from tinysam.distillation.shards import ShardBatches, find_shards, shard_loader
 from tinysam.distillation.teacher import TeacherError, copy_decoder, load_teacher
 from tinysam.distillation.teacher_cache import TeacherCache
 from tinysam.distillation.trainer import Trainer
-from tinysam.evaluation.coco import DataError, Photo, read_coco
+from tinysam.evaluation.coco import DataError, Photo, read_coco, read_folder
 from tinysam.models import Sam, build, get_variant, load
 from tinysam.models.checkpoint import file_sha256, weights_path
 
@@ -55,17 +54,6 @@ def parser() -> argparse.ArgumentParser:
             choices = MODES if field.name == "mode" else None
             p.add_argument(name, type=type(field.default), default=field.default, choices=choices)
     return p
-
-
-def photos_in(folder: Path) -> list[Photo]:
-    """Photographs of a folder, without masks."""
-    found: list[Photo] = []
-    for path in sorted([*folder.glob("*.jpg"), *folder.glob("*.png")]):
-        with Image.open(path) as image:
-            found.append(Photo(len(found), path, image.width, image.height, ()))
-    if not found:
-        raise DataError(f"{folder}: no .jpg or .png")
-    return found
 
 
 def objective_for(
@@ -103,7 +91,7 @@ def train(args: argparse.Namespace) -> None:
     torch.manual_seed(recipe.seed)
     rank, world = join(args.device)
     photos = [photo for folder in args.data or [] for photo in read_coco(folder)]
-    photos += [photo for folder in args.backgrounds for photo in photos_in(folder)]
+    photos += [photo for folder in args.backgrounds for photo in read_folder(folder)]
     variant = get_variant(recipe.variant)
     model = build(variant, recipe.image_size) if args.scratch else load(variant, args.start, recipe.image_size)
     model.to(args.device)

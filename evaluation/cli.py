@@ -7,28 +7,36 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from tinysam.evaluation import runner
+from tqdm import tqdm
+
+from tinysam.evaluation import ray_engine, runner
+from tinysam.evaluation.annotate import AnnotateTask
 from tinysam.evaluation.backends import BACKENDS, ModelChoice
-from tinysam.evaluation.coco import DataError, read_coco
+from tinysam.evaluation.coco import DataError, read_coco, read_folder
 from tinysam.evaluation.detections import DetectionTask, read_detections
 from tinysam.evaluation.everything import EverythingTask
 from tinysam.evaluation.prompted import CLICKS, Protocol
 from tinysam.evaluation.records import Records
 from tinysam.evaluation.tasks import PromptedTask, Task, spread
 
-TASKS = ("prompts", "everything", "detections")
+TASKS = ("prompts", "everything", "detections", "annotate")
 
 
 def parser() -> argparse.ArgumentParser:
     """Options of the command."""
     p = argparse.ArgumentParser(prog="tinysam-eval", description=__doc__)
-    p.add_argument("--data", type=Path, required=True, help="folder with annotations.json and images/")
+    p.add_argument(
+        "--data", type=Path, required=True, help="folder with annotations.json and images/; of pictures (annotate)"
+    )
     p.add_argument("--task", choices=TASKS, default="prompts")
     p.add_argument("--out", type=Path, help="folder for records and summary; a stopped run continues there")
     p.add_argument("--limit", type=int, default=0, help="photographs, evenly spread over the set (0: all)")
     p.add_argument("--max-masks", type=int, default=0, help="of a photograph, evenly spread over its list (0: all)")
     p.add_argument("--by", choices=("source", "size"), default="source", help="what the means are grouped by")
+    p.add_argument("--engine", choices=("local", "ray"), default="local", help="where: this process, or a Ray cluster")
+    p.add_argument("--workers", type=int, default=2, help="models at work at the same time (ray)")
     model = p.add_argument_group("model")
     model.add_argument("--backend", choices=BACKENDS, default="onnx")
     model.add_argument("--artifacts", type=Path, help="artifact folder (onnx, tflite)")
@@ -40,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     prompts = p.add_argument_group("prompts")
     prompts.add_argument("--no-box", action="store_true", help="leave out box prompts")
     prompts.add_argument("--clicks", type=int, nargs="*", default=list(CLICKS), help="numbers of clicks to report")
-    everything = p.add_argument_group("everything")
+    everything = p.add_argument_group("everything, annotate")
     everything.add_argument("--points-per-side", type=int, help="(default: what was chosen for the model)")
     detections = p.add_argument_group("detections")
     detections.add_argument("--boxes", type=Path, help="a detector's boxes in COCO's results format")
@@ -52,6 +60,8 @@ def task_of(args: argparse.Namespace) -> Task:
     """The measurement that was asked for; ValueError if the options do not fit it."""
     if any(n < 1 for n in args.clicks):
         raise ValueError(f"--clicks {' '.join(map(str, args.clicks))}: expected numbers from 1")
+    if args.task == "annotate":
+        return AnnotateTask(args.points_per_side)
     if args.task == "everything":
         return EverythingTask(args.points_per_side, args.max_masks, args.by)
     if args.task == "detections":
@@ -70,19 +80,39 @@ def run(args: argparse.Namespace) -> None:
     choice = ModelChoice(
         args.backend, args.artifacts, args.precision, args.variant, args.checkpoint, args.image_size, args.threads
     )
-    photos = spread(read_coco(args.data), args.limit)
+    photos = spread(read_folder(args.data) if args.task == "annotate" else read_coco(args.data), args.limit)
     settings = {"model": choice.identity(), "task": repr(task), "data": str(args.data.resolve())}
     out = args.out or Path("runs") / time.strftime("eval-%Y%m%d-%H%M%S")
-    records = Records(out / "records.jsonl", settings)
     start = time.monotonic()
-    unreadable = runner.run(task, choice, photos, records)
+    if args.engine == "ray":
+        found = on_ray(ray_engine.Job(task, choice, photos, settings, out.resolve() / "parts"), args.workers)
+    else:
+        found = runner.run(task, choice, photos, Records(out / "records.jsonl", settings))
     seconds = time.monotonic() - start
-    wanted = [str(photo.id) for photo in photos]
-    figures = task.figures(records.lines[key] for key in wanted if key in records)
-    summary = {**settings, "unreadable": unreadable, "seconds": seconds, **figures.summary}
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    kept = [found[key] for key in map(str, (photo.id for photo in photos)) if found.get(key) is not None]
+    figures = task.figures(kept)
+    unreadable = len(photos) - len(kept)
+    summary = {**settings, "images": len(kept), "unreadable": unreadable, "seconds": seconds, **figures.summary}
+    write(out / "summary.json", summary)
+    if figures.coco is not None:
+        write(out / "annotations.json", figures.coco)
     print(figures.text)
-    print(f"{len(photos) - unreadable} images, {seconds:.1f} s; records and summary in {out}")
+    print(f"{len(kept)} images, {unreadable} unreadable, {seconds:.1f} s; results in {out}")
+
+
+def on_ray(job: ray_engine.Job, workers: int) -> dict[str, Any]:
+    """Records of all photographs, made on Ray's workers."""
+    with tqdm(total=len(job.photos), unit="image", disable=None) as bar:
+        for count in ray_engine.run(job, workers):
+            bar.update(count)
+    return ray_engine.records(job)
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Json, complete or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(path)
 
 
 def main() -> int:

@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 log = logging.getLogger(__name__)
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""Files of a folder that are taken for photographs."""
 
 
 class DataError(ValueError):
@@ -98,6 +102,32 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         raise DataError(f"{path}: no list of images; expected COCO annotations")
     return content
+
+
+def read_folder(folder: Path) -> list[Photo]:
+    """Photographs of a folder and the folders in it, without masks, by path; DataError if there are none.
+
+    Files that are no pictures are skipped and named in the log.
+    """
+    found: list[Photo] = []
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES):
+        size = picture_size(path)
+        if size is None:
+            log.warning("%s: cannot be read, left out", path)
+        else:
+            found.append(Photo(len(found) + 1, path, *size, (), folder.name))
+    if not found:
+        raise DataError(f"{folder}: no pictures ({', '.join(SUFFIXES)})")
+    return found
+
+
+def picture_size(path: Path) -> tuple[int, int] | None:
+    """Width and height from a picture's header; None if it is none."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
 
 
 def read_coco(folder: Path) -> list[Photo]:

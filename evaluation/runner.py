@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from tqdm import tqdm
 
@@ -14,17 +15,16 @@ from tinysam.evaluation.tasks import Task
 log = logging.getLogger(__name__)
 
 
-def run(task: Task, choice: ModelChoice, photos: Sequence[Photo], records: Records) -> int:
-    """Adds the records that are missing; how many photographs could not be read.
+def run(task: Task, choice: ModelChoice, photos: Sequence[Photo], records: Records) -> dict[str, Any]:
+    """Adds the records that are missing; all records by key. Photographs that cannot be read have none.
 
     The next photographs are decoded by other threads while the model works on one.
     """
     left = [photo for photo in photos if str(photo.id) not in records]
-    segmenter, unreadable = choice.open(), 0
+    segmenter = choice.open()
     for photo, image in tqdm(ahead(read_photo, left), total=len(left), unit="image", disable=None):
         if image is None:
             log.warning("%s: cannot be read, left out", photo.path)
-            unreadable += 1
             continue
         records.add(str(photo.id), task.record(segmenter, photo, image))
-    return unreadable
+    return records.lines

@@ -23,6 +23,8 @@ class Figures:
     """For json."""
     text: str
     """For people."""
+    coco: dict[str, Any] | None = None
+    """Annotations to write as a COCO-format file."""
 
 
 class Task(Protocol):

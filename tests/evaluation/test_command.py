@@ -75,3 +75,17 @@ def test_everything_finds_the_drawn_things(drawn, tmp_path, monkeypatch):
     summary = json.loads((out / "summary.json").read_text())
     assert summary["masks_per_image"] >= 1
     assert summary["everything"]["all"]["best_iou"] > 0.2
+
+
+def test_annotating_a_folder_gives_a_set_to_train_on(drawn, tmp_path, monkeypatch):
+    from tinysam.evaluation.coco import read_coco
+
+    (drawn / "images/broken.jpg").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    options = ["--task", "annotate", "--points-per-side", 4, "--limit", 2, "--out", out]
+    assert evaluate(monkeypatch, "--data", drawn / "images", *options) == 0
+    photos = read_coco(out)
+    assert photos
+    for photo in photos:
+        assert photo.path.parent == (drawn / "images").resolve()
+        assert all(mask.decode().shape == (photo.height, photo.width) for mask in photo.masks)
