@@ -20,7 +20,7 @@ from tinysam.runtime.manifest import ENGINES, PRECISIONS, read_manifest
 from tinysam.runtime.objects import ObjectPrompt, group_prompts, segment
 from tinysam.runtime.outputs.write import write_result
 from tinysam.runtime.progress import Progress
-from tinysam.runtime.quiet import quiet_engine
+from tinysam.runtime.quiet import quiet_native
 from tinysam.runtime.results import Result
 from tinysam.runtime.segmenter import Segmenter
 from tinysam.runtime.sources import Source, find_sources
@@ -106,8 +106,9 @@ def _run_one(
 ) -> list[str]:
     """Reads, segments and writes one picture; returns the lines to print."""
     times: dict[str, float] = {}
-    photo = _timed(times, "decode image", lambda: load_image(source.path, options.max_pixels))
-    with quiet_engine():
+    with quiet_native(drop_all=True):
+        photo = _timed(times, "decode image", lambda: load_image(source.path, options.max_pixels))
+    with quiet_native():
         result = segment(segmenter, photo.image, prompts, settings, Path(source.path).name)
     times |= result.timing_ms
     for note in (*photo.notes, *result.notes):

@@ -1,4 +1,4 @@
-"""Keeps the greetings of native libraries off the terminal."""
+"""Keeps what native libraries print off the terminal."""
 
 import os
 import sys
@@ -10,10 +10,12 @@ _CHATTER = (b"INFO:", b"WARNING: All log messages before absl")
 
 
 @contextmanager
-def quiet_engine() -> Iterator[None]:
-    """Drops informational lines that native code writes to standard error; everything else comes out at the end.
+def quiet_native(drop_all: bool = False) -> Iterator[None]:
+    """Drops informational lines, or all lines, that native code writes to standard error in this block.
 
-    LiteRT announces its delegate there and has no switch for it. For the command only: it redirects the whole process.
+    LiteRT announces its delegate there and libtiff describes each damaged tag; neither has a switch in Python, and
+    what matters is raised as an exception as well. Lines that are not dropped come out at the end. It redirects the
+    whole process, so it is for commands, not for the library.
     """
     try:
         captured = tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
@@ -32,5 +34,5 @@ def quiet_engine() -> Iterator[None]:
             os.close(terminal)
             captured.seek(0)
             for line in captured:
-                if not line.startswith(_CHATTER):
+                if not drop_all and not line.startswith(_CHATTER):
                     os.write(2, line)

@@ -8,11 +8,11 @@ def main() -> int:
     """Measures; returns the exit code."""
     job = json.load(sys.stdin)
     from tinysam.runtime.bench.measure import Case, measure
-    from tinysam.runtime.quiet import quiet_engine
+    from tinysam.runtime.quiet import quiet_native
 
     image, repeats, everything = job.pop("image"), job.pop("repeats"), job.pop("everything")
     try:
-        with quiet_engine():
+        with quiet_native():
             figures = measure(Case(**job), image, repeats, everything)
     except (ValueError, OSError, ImportError, MemoryError) as error:
         print(f"tinysam-bench: error: {' '.join(str(error).split())}", file=sys.stderr)
