@@ -8,9 +8,9 @@ from PIL import Image
 
 from tinysam.evaluation.coco import Photo
 from tinysam.evaluation.tasks import Figures
-from tinysam.runtime import Segmenter
 from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.everything.settings import EverythingSettings
+from tinysam.runtime.segmenter import Segmenter
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinysam.runtime import Segmenter
+from tinysam.runtime.segmenter import Segmenter
 
 BACKENDS = ("onnx", "tflite", "torch")
 

@@ -20,8 +20,8 @@ from pycocotools.cocoeval import COCOeval
 
 from tinysam.evaluation.coco import DataError, Photo
 from tinysam.evaluation.tasks import Figures
-from tinysam.runtime import Segmenter
 from tinysam.runtime.masks.rle import Rle
+from tinysam.runtime.segmenter import Segmenter
 
 NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 """COCO's first six figures."""

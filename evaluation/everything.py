@@ -15,9 +15,9 @@ from pycocotools import mask as coco_mask
 from tinysam.evaluation.coco import Photo
 from tinysam.evaluation.report import ALL, group_means, mean, table
 from tinysam.evaluation.tasks import Figures, labelled, spread
-from tinysam.runtime import Segmenter
 from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.everything.settings import EverythingSettings
+from tinysam.runtime.segmenter import Segmenter
 
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)
 """IoU from which a mask counts as found; the average recall is over all of these, as in COCO."""

@@ -9,8 +9,8 @@ from PIL import Image
 
 from tinysam.evaluation.clicks import centre, next_click
 from tinysam.evaluation.coco import Mask
-from tinysam.runtime import Segmenter
 from tinysam.runtime.graphs import Prompts
+from tinysam.runtime.segmenter import Segmenter
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]

@@ -10,7 +10,7 @@ from tinysam.evaluation.coco import Photo
 from tinysam.evaluation.prompted import Protocol as Prompts
 from tinysam.evaluation.prompted import evaluate
 from tinysam.evaluation.report import band, group_means, table
-from tinysam.runtime import Segmenter
+from tinysam.runtime.segmenter import Segmenter
 
 Item = TypeVar("Item")
 

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from tinysam.models import MEAN, STD, Sam, get_variant, load
-from tinysam.runtime import Segmenter
 from tinysam.runtime.graphs import Prompts
 from tinysam.runtime.manifest import EverythingThresholds, Manifest
+from tinysam.runtime.segmenter import Segmenter
 
 Floats = NDArray[np.float32]
 

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.evaluation.drawing import draw
 from tinysam.distillation.recipe import Recipe
 from tinysam.evaluation.coco import Photo, read_coco
-from tests.evaluation.drawing import draw
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from tinysam.distillation.augment import View, paste
-from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.making import whole_pixels
+from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.samples import Numbers, Samples, collate
 
 

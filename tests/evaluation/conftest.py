@@ -6,9 +6,9 @@ import torch
 
 from tests.evaluation.drawing import draw
 from tinysam.evaluation.coco import Photo, read_coco
-from tinysam.runtime import Segmenter
 from tinysam.runtime.geometry import Frame
 from tinysam.runtime.manifest import Manifest
+from tinysam.runtime.segmenter import Segmenter
 
 
 @pytest.fixture(autouse=True)
