@@ -40,8 +40,13 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument(
-        "images", nargs="*", metavar="IMAGE", help="picture, folder, pattern such as 'photos/*.jpg', or - for stdin"
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help="picture, video, folder, pattern such as 'photos/*.jpg', or - for stdin",
     )
+    top.add_argument("--camera", type=int, metavar="N", help="follow the prompts through the pictures of camera N")
+    top.add_argument("--frames", type=positive, metavar="N", help="of a video or camera: stop after N frames")
     prompts = top.add_argument_group("what to segment (pixels of the upright photograph, from its top left corner)")
     prompts.add_argument(
         "--point",

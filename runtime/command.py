@@ -4,24 +4,17 @@ import argparse
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from tinysam.runtime import cli, engines
 from tinysam.runtime.errors import ArtifactError, EngineMissingError, ImageError, OutputError, TinySamError
 from tinysam.runtime.everything.settings import EverythingSettings
-from tinysam.runtime.image import load_image
+from tinysam.runtime.jobs import run_one
 from tinysam.runtime.locate import find_artifacts
 from tinysam.runtime.manifest import ENGINES, PRECISIONS, read_manifest
-from tinysam.runtime.objects import ObjectPrompt, group_prompts, segment
-from tinysam.runtime.outputs.write import write_result
+from tinysam.runtime.objects import ObjectPrompt, group_prompts
 from tinysam.runtime.progress import Progress
-from tinysam.runtime.quiet import quiet_native
-from tinysam.runtime.results import Result
 from tinysam.runtime.segmenter import Segmenter
 from tinysam.runtime.sources import Source, find_sources
 
@@ -36,9 +29,9 @@ def run(options: argparse.Namespace) -> int:
     Image.MAX_IMAGE_PIXELS = None
     try:
         prompts = group_prompts(options.point, options.box)
-        if not options.images:
+        sources = find_sources(options.images, options.camera)
+        if not sources:
             return _fail("no picture given; try tinysam-run photo.jpg, or --help", cli.EXIT_USAGE)
-        sources = find_sources(options.images)
         segmenter = open_segmenter(options)
     except FileNotFoundError as error:
         return _fail(error, cli.EXIT_ARTIFACTS)
@@ -80,7 +73,7 @@ def _run_all(
     with Progress(len(sources), sys.stderr, shown=not options.quiet) as progress:
         for source in sources:
             try:
-                report = _run_one(source, segmenter, prompts, settings, options)
+                report = run_one(source, segmenter, prompts, settings, options)
             except (ImageError, TinySamError, EngineMissingError, OSError, MemoryError) as error:
                 progress.clear()
                 code = _fail(_message(error, source), _FATAL.get(type(error), cli.EXIT_FAILED))
@@ -95,43 +88,6 @@ def _run_all(
     if failures and len(sources) > 1:
         _fail(f"{failures} of {len(sources)} pictures failed", cli.EXIT_FAILED)
     return cli.EXIT_FAILED if failures else 0
-
-
-def _run_one(
-    source: Source,
-    segmenter: Segmenter,
-    prompts: list[ObjectPrompt],
-    settings: EverythingSettings,
-    options: argparse.Namespace,
-) -> list[str]:
-    """Reads, segments and writes one picture; returns the lines to print."""
-    times: dict[str, float] = {}
-    with quiet_native(drop_all=True):
-        photo = _timed(times, "decode image", lambda: load_image(source.path, options.max_pixels))
-    with quiet_native():
-        result = segment(segmenter, photo.image, prompts, settings, Path(source.path).name)
-    times |= result.timing_ms
-    for note in (*photo.notes, *result.notes):
-        print(f"tinysam-run: {source.path}: note: {note}", file=sys.stderr)
-    written = _timed(
-        times,
-        "write",
-        lambda: write_result(result, photo.image, Path(options.out), source.stem, options.format),
-    )
-    return _report(source, result, written, times, options.timing)
-
-
-def _report(source: Source, result: Result, written: list[Path], times: dict[str, float], timing: bool) -> list[str]:
-    count = len(result.masks)
-    lines = [
-        f"{source.path}: {count} mask{'' if count == 1 else 's'}, "
-        f"{result.model} {result.backend} {result.precision}, {sum(times.values()):.0f} ms"
-    ]
-    lines += [f"  {path}" for path in written[:8]]
-    lines += [f"  ... and {len(written) - 8} more"] if len(written) > 8 else []
-    if timing:
-        lines += [f"  {stage:<14}{duration:>9.1f} ms" for stage, duration in times.items()]
-    return lines
 
 
 def everything_settings(segmenter: Segmenter, options: argparse.Namespace) -> EverythingSettings:
@@ -149,13 +105,6 @@ def everything_settings(segmenter: Segmenter, options: argparse.Namespace) -> Ev
     return EverythingSettings.of_model(
         segmenter.manifest.everything, hierarchical=options.mode == "hierarchical", **changes
     )
-
-
-def _timed(times: dict[str, float], stage: str, work: Callable[[], Any]) -> Any:
-    start = time.perf_counter()
-    value = work()
-    times[stage] = 1e3 * (time.perf_counter() - start)
-    return value
 
 
 def _say(lines: list[str]) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from tinysam.runtime.errors import ImageError
 from tinysam.runtime.image import STDIN, SUFFIXES
 
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -18,10 +20,17 @@ class Source:
     """File, or - for standard input."""
     stem: str
     """What the names of its results begin with."""
+    camera: int | None = None
+    """Number of the camera, if it is one."""
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is a camera or a video file."""
+        return self.camera is not None or Path(self.path).suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_sources(arguments: Sequence[str]) -> list[Source]:
-    """The pictures of files, folders, patterns and -; sorted within each, every one once.
+def find_sources(arguments: Sequence[str], camera: int | None = None) -> list[Source]:
+    """The pictures of files, folders, patterns, - and a camera; sorted within each, every one once.
 
     Names of results begin with the file's name without suffix; files that would clash keep their suffix (`a_png`),
     and if that is not enough get a number.
@@ -33,7 +42,7 @@ def find_sources(arguments: Sequence[str]) -> list[Source]:
     plain = [_stem(path) for path in paths]
     shared = {stem for stem, count in Counter(plain).items() if count > 1}
     taken: Counter[str] = Counter()
-    sources = []
+    sources = [] if camera is None else [Source(f"camera {camera}", f"camera-{camera}", camera)]
     for path, stem in zip(paths, plain, strict=True):
         stem = Path(path).name.replace(".", "_") if stem in shared else stem
         taken[stem] += 1
