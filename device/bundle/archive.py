@@ -112,8 +112,11 @@ def _pack(root: Path, archive: Path) -> Path:
         entry.mode = 0o755 if entry.isdir() or entry.name.endswith(".sh") else 0o644
         return entry
 
-    with archive.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, 0) as packed:
-        with tarfile.open(fileobj=packed, mode="w") as tar:
-            for path in sorted(root.rglob("*")):
-                tar.add(path, path.relative_to(root.parent).as_posix(), recursive=False, filter=plain)
+    with (
+        archive.open("wb") as raw,
+        gzip.GzipFile("", "wb", 6, raw, 0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as tar,
+    ):
+        for path in sorted(root.rglob("*")):
+            tar.add(path, path.relative_to(root.parent).as_posix(), recursive=False, filter=plain)
     return archive

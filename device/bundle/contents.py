@@ -59,7 +59,9 @@ def write_self_test(bundle: Path, engines: Sequence[str], precisions: Sequence[s
             segmenter.set_image(picture)
             mask = segmenter.predict([POINT], [1], multimask_output=False).masks[0]
             if not 0 < mask.mean() < 1:
-                raise ArtifactError(f"{engine} {precision}: the self-test's mask is empty or full; export the model again")
+                raise ArtifactError(
+                    f"{engine} {precision}: the self-test's mask is empty or full; export the model again"
+                )
             name = f"mask.{engine}.{precision}.png"
             Image.fromarray(mask.astype(np.uint8) * 255).convert("1").save(folder / name)
             cases.append({"backend": engine, "precision": precision, "mask": name})

@@ -68,7 +68,9 @@ def build_wheel(folder: Path) -> Path:
         _pip_wheel(project, project / "out")
         (built,) = (project / "out").glob("*.whl")
         if built.stat().st_size > MAX_BYTES:
-            raise BuildError(f"{built.name} has {built.stat().st_size} bytes, more than {MAX_BYTES}: not a thin runtime")
+            raise BuildError(
+                f"{built.name} has {built.stat().st_size} bytes, more than {MAX_BYTES}: not a thin runtime"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copy2(built, folder / built.name))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from ctypes import byref, c_int, c_size_t, c_uint64, c_void_p
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,9 @@ class ProfiledModel:
         self._inputs = self._buffers(key, "Input")
         self._outputs = self._buffers(key, "Output")
         for index, buffer in enumerate(self._inputs):
-            name = ctypes.cast(self._make("LiteRtGetSignatureInputName", key, c_size_t(index)), ctypes.c_char_p).value
-            self._write(c_void_p(buffer), lambda size, name=(name or b"").decode(): fill(name, size))
+            address = self._make("LiteRtGetSignatureInputName", key, c_size_t(index))
+            name = (ctypes.cast(address, ctypes.c_char_p).value or b"").decode()
+            self._write(c_void_p(buffer), partial(fill, name))
 
     def run(self) -> None:
         """One inference."""

@@ -5,6 +5,8 @@ from pathlib import Path
 import onnxruntime as ort
 
 from tinysam.runtime.engines import Arrays, check_signature, check_tensors, failed, unreadable
+from tinysam.runtime.engines.known_bugs import check_onnxruntime
+from tinysam.runtime.errors import ArtifactError
 from tinysam.runtime.manifest import ModelFile
 
 _NO_LOG = 4
@@ -16,6 +18,8 @@ class OnnxEngine:
 
     def __init__(self, path: Path, file: ModelFile, threads: int) -> None:
         self._path = path
+        if reason := check_onnxruntime(ort.__version__, file.precision):
+            raise ArtifactError(f"{path}: {reason}")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -12,10 +12,12 @@ const RESERVE = 16;
  * @param {Float32Array} embedding
  * @param {[number, number]} input width and height of the photograph in the model frame
  * @param {(done: number, total: number) => void} onProgress
+ * @param {number} [pointsPerSide] of the grid; the model's own number if not given
  * @returns {Promise<Array<{logits: Float32Array, iou: number, area: number, box: number[]}>>} largest first
  */
-export async function segmentEverything(model, embedding, input, onProgress) {
-  const settings = model.manifest.everything;
+export async function segmentEverything(model, embedding, input, onProgress, pointsPerSide) {
+  const settings = { ...model.manifest.everything };
+  settings.points_per_side = pointsPerSide ?? settings.points_per_side;
   const side = model.lowRes;
   const seen = { width: Math.ceil(input[0] / 4), height: Math.ceil(input[1] / 4), side };
   const sure = new Uint8Array(side * side);

@@ -59,11 +59,11 @@ const commands = {
     return { decodeMs, best, iou: masks.map((mask) => mask.iou), overlay: paint([masks[photo.shown]]) };
   },
 
-  async everything() {
+  async everything({ pointsPerSide }) {
     requirePhoto();
     const start = performance.now();
     const report = (done, total) => self.postMessage({ progress: done / total });
-    const masks = await segmentEverything(model, photo.embedding, photo.input, report);
+    const masks = await segmentEverything(model, photo.embedding, photo.input, report, pointsPerSide);
     photo.masks = null;
     return { count: masks.length, everythingMs: performance.now() - start, overlay: masks.length ? paint(masks) : null };
   },

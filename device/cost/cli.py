@@ -1,0 +1,116 @@
+"""The command `tinysam-arm-cost`: instructions per inference on emulated Raspberry Pi processors."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from tinysam.device.arm.boards import BOARDS
+from tinysam.device.arm.debian import DebianUnavailable
+from tinysam.device.arm.emulator import build_emulator
+from tinysam.device.arm.root import BOOKWORM, cache_folder
+from tinysam.device.arm.wheels import WheelsUnavailable
+from tinysam.device.cost.measure import Cost, MeasureError, measure
+from tinysam.device.cost.models import Subject, subjects
+from tinysam.device.cost.plugin import CompilerMissing, build_plugin
+from tinysam.device.cost.report import Row, operations_table, table
+from tinysam.runtime.errors import TinySamError
+from tinysam.runtime.locate import find_artifacts
+from tinysam.runtime.manifest import sha256_file
+
+FAILURES = (TinySamError, DebianUnavailable, WheelsUnavailable, CompilerMissing, MeasureError, OSError)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print a table, write a record; errors are one line on stderr and exit status 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        rows = _measure_all(options)
+    except FAILURES as error:
+        print(f"tinysam-arm-cost: {error}", file=sys.stderr)
+        return 1
+    print(f"\nMillions of instructions per inference, one thread\n\n{table(rows)}")
+    for row in rows:
+        if row.operations:
+            print(f"\n{operations_table(row)}")
+    if options.out:
+        _write(options.out, rows)
+    return 0
+
+
+def _measure_all(options: argparse.Namespace) -> list[Row]:
+    cache = cache_folder()
+    plugin = build_plugin(cache)
+    folders = options.model or [find_artifacts()]
+    chosen = [
+        subject
+        for folder in folders
+        for subject in subjects(folder, tuple(options.part))
+        if subject.engine in options.backend and subject.precision in options.precision
+    ]
+    rows = []
+    for cpu in options.cpu:
+        emulator = build_emulator(BOOKWORM, BOARDS[cpu], cache)
+        for subject in chosen:
+            print(f"{subject.path.name} on {cpu} ...", file=sys.stderr, flush=True)
+            cost = measure(
+                emulator,
+                plugin,
+                subject.path,
+                lengths=subject.lengths,
+                signature=subject.signature,
+                ops=options.ops,
+            )
+            rows.append(_row(subject, cpu, cost))
+    return rows
+
+
+def _row(subject: Subject, cpu: str, cost: Cost) -> Row:
+    return Row(
+        model=subject.model,
+        part=subject.part,
+        engine=subject.engine,
+        cpu=cpu,
+        precision=subject.precision,
+        version=cost.engine,
+        sha256=sha256_file(subject.path),
+        counts=cost.counts,
+        operations=cost.operations,
+    )
+
+
+def _write(path: Path, rows: list[Row]) -> None:
+    """Rows of the same file kind and processor in the record are replaced, others stay."""
+    known = {}
+    if path.exists():
+        known = {_key(row): row for row in json.loads(path.read_text())}
+    known |= {_key(row.record()): row.record() for row in rows}
+    partial = path.with_suffix(".partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_text(json.dumps([known[key] for key in sorted(known)], indent=1) + "\n")
+    partial.replace(path)
+
+
+def _key(record: dict[str, object]) -> tuple[str, ...]:
+    return tuple(str(record[name]) for name in ("model", "part", "engine", "cpu", "precision"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tinysam-arm-cost",
+        description="Count the instructions of one inference on the processor of a Raspberry Pi 4 or 5 (a72, a76).",
+    )
+    parser.add_argument("--model", type=Path, action="append", metavar="DIR", help="artifact folder; may be repeated")
+    parser.add_argument("--cpu", nargs="+", choices=BOARDS, default=list(BOARDS))
+    parser.add_argument("--part", nargs="+", choices=("encoder", "decoder"), default=["encoder", "decoder"])
+    parser.add_argument("--backend", nargs="+", choices=("onnx", "tflite"), default=["onnx", "tflite"])
+    parser.add_argument("--precision", nargs="+", choices=("fp32", "int8"), default=["fp32", "int8"])
+    parser.add_argument("--ops", action="store_true", help="attribute the counts to operations")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON record to update, such as docs/arm-cost.json")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

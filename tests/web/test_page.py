@@ -1,0 +1,185 @@
+"""The page in headless Chromium, against the Python runtime over the same files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from tests.web.conftest import Browser, unpack_mask
+from tinysam.runtime import Segmenter
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+MEAN_IOU = {"int8": 0.96, "fp32": 0.9999}
+"""Of all masks. The two sides run different kernels. In fp32 that is nothing. A deep INT8 graph turns float differences
+of one part in a million into other roundings, which moves the embedding by 3 %, as much as the same noise in the input
+does on one machine, and masks of low predicted quality by more than good ones."""
+TOOLBOX = '[data-tool="box"]'
+
+
+def iou(a: Mask, b: Mask) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two photographs of different shape, one as JPEG larger than the model's input, one as PNG smaller."""
+    folder = tmp_path_factory.mktemp("photographs")
+    cat = Image.fromarray(data.chelsea()).resize((1353, 900), Image.Resampling.LANCZOS)
+    cat.save(folder / "cat.jpg", quality=92)
+    Image.fromarray(data.coffee()).resize((300, 200), Image.Resampling.LANCZOS).save(folder / "coffee.png")
+    return {"cat": folder / "cat.jpg", "coffee": folder / "coffee.png"}
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_masks_equal_the_python_runtimes(
+    browser: Browser, site: str, artifacts_dir: Path, photographs: dict[str, Path], precision: str
+) -> None:
+    select = f"document.querySelector('#precision').value = '{precision}';"
+    choose = select + "document.querySelector('#precision').dispatchEvent(new Event('change', {bubbles: true}))"
+    found = []
+    for photograph in photographs.values():
+        width, height = Image.open(photograph).size
+        first, second = (round(0.5 * width), round(0.45 * height)), (round(0.3 * width), round(0.6 * height))
+        shares = zip((0.2, 0.1, 0.8, 0.9), (width, height) * 2, strict=True)
+        prompts = [
+            {"points": [first], "labels": [1], "box": None},
+            {"points": [first, second], "labels": [1, 0], "box": None},
+            {"points": [], "labels": [], "box": [round(share * side) for share, side in shares]},
+        ]
+        # Prompts go in by the scripting interface, so that both sides get the same numbers.
+        steps: list[tuple[Any, ...]] = [("evaluate", choose), ("open", str(photograph))]
+        for prompt in prompts:
+            points = [[*point, label] for point, label in zip(prompt["points"], prompt["labels"], strict=True)]
+            for choice in range(3):
+                request = json.dumps({"points": points, "box": prompt["box"], "choice": choice})
+                steps += [("evaluate", f"window.tinysam.call('predict', {request}).then(() => null)"), ("mask",)]
+        shown = map(unpack_mask, browser.run(site, *steps)["results"][3::2])
+        segmenter = Segmenter(artifacts_dir, "tflite", precision)
+        segmenter.set_image(Image.open(photograph))
+        for prompt in prompts:
+            points, labels = (prompt["points"], prompt["labels"]) if prompt["points"] else (None, None)
+            found += [iou(next(shown), mask) for mask in segmenter.predict(points, labels, prompt["box"]).masks]
+    assert len(found) == 18
+    assert np.mean(found) >= MEAN_IOU[precision], found
+
+
+def test_a_person_clicks_drags_and_saves(
+    browser: Browser, site: str, photographs: dict[str, Path], tmp_path: Path
+) -> None:
+    saved = tmp_path / "mask.png"
+    report = browser.run(
+        site,
+        ("visible", "#welcome"),
+        ("enabled", '[data-do="download"]'),
+        ("open", str(photographs["cat"])),
+        ("visible", "#welcome"),
+        ("click", 676, 400),
+        ("mask",),
+        ("download", str(saved)),
+        ("press", '[data-do="clear"]'),
+        ("enabled", '[data-do="download"]'),
+        ("press", TOOLBOX),
+        ("drag", 200, 60, 1200, 840),
+        ("mask",),
+        ("text", "#status"),
+        ("evaluate", "self.crossOriginIsolated"),
+    )
+    welcome, no_mask, _, welcome_after, _, clicked, name, _, cleared, _, _, boxed, status, isolated = report["results"]
+    assert welcome
+    assert not welcome_after
+    assert not no_mask
+    assert not cleared
+    mask = unpack_mask(clicked)
+    assert mask[400, 676] or mask.any()
+    assert name == "cat.mask.png"
+    assert (np.asarray(Image.open(saved).convert("L")) == mask * 255).all()
+    assert unpack_mask(boxed)[450, 700]
+    assert "INT8" in status
+    assert "ms" in status
+    assert isolated
+    assert "threads" in status
+
+
+def test_a_tap_on_a_phone_segments(browser: Browser, site: str, photographs: dict[str, Path]) -> None:
+    phone = {"viewport": {"width": 390, "height": 780}, "touch": True}
+    fits = "document.documentElement.scrollWidth <= innerWidth"
+    sizes = "Math.min(...[...document.querySelectorAll('nav button')].map((b) => b.getBoundingClientRect().height))"
+    report = browser.run(
+        site,
+        ("open", str(photographs["cat"])),
+        ("click", 676, 400),
+        ("mask",),
+        ("evaluate", fits),
+        ("evaluate", sizes),
+        **phone,
+    )
+    _, _, mask, fits_screen, smallest_button_px = report["results"]
+    assert unpack_mask(mask).any()
+    assert fits_screen
+    assert smallest_button_px >= 44
+
+
+def test_one_file_works_from_the_disk_without_a_network(
+    browser: Browser, single: str, artifacts_dir: Path, photographs: dict[str, Path]
+) -> None:
+    predict = "window.tinysam.call('predict', {points: [[150, 100, 1]], box: null}).then(() => null)"
+    report = browser.run(
+        single, ("open", str(photographs["coffee"])), ("evaluate", predict), ("mask",), ("text", "#status")
+    )
+    mask = unpack_mask(report["results"][2])
+    segmenter = Segmenter(artifacts_dir, "tflite", "int8")
+    segmenter.set_image(Image.open(photographs["coffee"]))
+    wanted = segmenter.predict([(150, 100)], [1], multimask_output=False).masks[0]
+    assert iou(mask, wanted) >= 0.9
+    assert "1 thread" in report["results"][3]
+    assert {url.split(":")[0] for url in report["requests"]} <= {"file", "blob", "data"}
+
+
+def test_everything_finds_masks_and_reports_the_time(browser: Browser, site: str, photographs: dict[str, Path]) -> None:
+    fewer = "window.tinysam.call('everything', {pointsPerSide: 8}).then((answer) => answer.count)"
+    report = browser.run(site, ("open", str(photographs["coffee"])), ("evaluate", fewer))
+    assert report["results"][1] > 0
+
+
+def test_a_file_that_is_no_picture_gives_a_readable_message(browser: Browser, site: str, tmp_path: Path) -> None:
+    wrong = tmp_path / "notes.jpg"
+    wrong.write_text("not a picture")
+    report = browser.run(
+        site, ("open", str(wrong)), ("waitVisible", "#message"), ("text", "#message"), ("visible", "#welcome")
+    )
+    assert "not a picture that the browser can read" in report["results"][2]
+    assert report["results"][3]
+
+
+def test_a_photograph_of_50_megapixels_is_refused_with_its_size(browser: Browser, site: str, tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    Image.new("1", (10_000, 5_000)).save(large)
+    report = browser.run(site, ("open", str(large)), ("waitVisible", "#message"), ("text", "#message"))
+    assert "10000 × 5000 is 50 megapixels, at most 40" in report["results"][2]
+
+
+def test_a_browser_without_wasm_simd_is_told_so(browser: Browser, site: str) -> None:
+    report = browser.run(
+        site, ("waitVisible", "#message"), ("text", "#message"), flags=["--js-flags=--no-enable-sse4-1"], ready=False
+    )
+    assert "WebAssembly SIMD" in report["results"][1]
+
+
+def test_the_camera_takes_a_photograph(browser: Browser, site: str) -> None:
+    take = 'document.querySelector("[data-camera=shoot]").click()'
+    report = browser.run(
+        site,
+        ("press", '#welcome [data-do="camera"]'),
+        ("waitVisible", "#camera video"),
+        ("evaluate", "new Promise((done) => setTimeout(done, 1000))"),
+        ("evaluate", take),
+        ("evaluate", "new Promise((done) => setTimeout(done, 2500))"),
+        ("visible", "#welcome"),
+        ("evaluate", "window.tinysam.size()"),
+    )
+    assert not report["results"][5]
+    assert report["results"][6]["width"] > 0
