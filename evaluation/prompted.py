@@ -11,12 +11,17 @@ from tinysam.evaluation.clicks import centre, next_click
 from tinysam.evaluation.coco import Mask
 from tinysam.runtime.graphs import Prompts
 from tinysam.runtime.segmenter import Segmenter
+from tinysam.runtime.upscale import Upscaler
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 
 CLICKS = (1, 3, 5)
 """Numbers of clicks at which the IoU is reported."""
+PROMPTS_AT_ONCE = 16
+"""Prompts decoded together; bounds the memory of photographs with hundreds of masks."""
+MOST_PIXELS = 1 << 25
+"""Pixels of full-size masks that are held as logits at the same time."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,19 @@ def iou(masks: Bools, truth: Bools) -> NDArray[np.float64]:
     return np.asarray(both / np.maximum(either, 1), np.float64)
 
 
+def full_size(upscaler: Upscaler, low_res: Floats) -> Bools:
+    """(..., side, side) logits -> (..., height, width) masks; plain products are faster for small photographs."""
+    height, width = upscaler.size
+    if low_res[..., 0, 0].size * height * width > MOST_PIXELS:
+        return upscaler.masks(low_res)
+    masks: Bools = upscaler.logits(low_res) > 0
+    return masks
+
+
 def decode(segmenter: Segmenter, prompts: Prompts) -> Answers:
     """Every mask the model has for these prompts of the image that is set."""
     low_res, predicted = segmenter.graphs.decode(segmenter.features, prompts)
-    masks = segmenter.frame.upscaler.masks(low_res)
+    masks = full_size(segmenter.frame.upscaler, low_res)
     return Answers(segmenter.manifest.mask_tokens, masks, low_res, predicted)
 
 
@@ -111,6 +125,8 @@ def click_scores(segmenter: Segmenter, truth: Bools, counts: Sequence[int]) -> l
             for row, new in zip(found, scores(answers, truth, f"click_{n}"), strict=True):
                 row.update(new)
         used = answers.chosen() if n == 1 else answers.single()
+        if n == max(counts):
+            break
         rows = np.arange(len(truth))
         previous = answers.low_res[rows, used][:, None]
         for p, current in enumerate(answers.masks[rows, used]):
@@ -123,10 +139,17 @@ def evaluate(
     segmenter: Segmenter, image: Image.Image, masks: Sequence[Mask], protocol: Protocol
 ) -> list[dict[str, float]]:
     """Scores of every mask of one photograph: prompt name -> IoU."""
-    truth = np.stack([mask.decode().astype(bool) for mask in masks])
-    if truth.shape[1:] != (image.height, image.width):
-        raise ValueError(f"masks are {truth.shape[1:]} (height, width), the photograph is {image.height, image.width}")
     segmenter.set_image(image)
+    starts = range(0, len(masks), PROMPTS_AT_ONCE)
+    return [row for i in starts for row in evaluate_some(segmenter, masks[i : i + PROMPTS_AT_ONCE], protocol)]
+
+
+def evaluate_some(segmenter: Segmenter, masks: Sequence[Mask], protocol: Protocol) -> list[dict[str, float]]:
+    """Scores of a few masks of the image that is set; ValueError if they are not of its size."""
+    truth = np.stack([mask.decode().astype(bool) for mask in masks])
+    size = segmenter.frame.original_size
+    if truth.shape[1:] != size:
+        raise ValueError(f"masks are {truth.shape[1:]} (height, width), the photograph is {size}")
     found: list[dict[str, float]] = [{} for _ in masks]
     for new in (
         box_scores(segmenter, masks, truth) if protocol.box else [],
