@@ -67,7 +67,11 @@ def quantize_tflite(
     """
     from ai_edge_quantizer import quantizer
 
-    operations = [op for op in integer_operations(source, graph) if op.node not in keep_float]
+    operations = [
+        operation
+        for operation in integer_operations(source, graph)
+        if operation.node not in keep_float and set(operation.activations.values()) <= set(found.ranges)
+    ]
     if not operations:
         raise CalibrationError(f"{source.name}: no operation matches the ONNX file; export both again")
     previous = logging.root.manager.disable

@@ -191,10 +191,9 @@ class PromptTokens(nn.Module):
     def __init__(self, encoder: PromptEncoder) -> None:
         super().__init__()
         matrix = encoder.pe_layer.positional_encoding_gaussian_matrix
-        # sin and cos of 2 pi (2 (x + 0.5) / S - 1) G, as one matrix product on (x, y) and an offset
-        slope = 4 * math.pi / encoder.image_size * matrix
-        offset = 2 * math.pi * (1 / encoder.image_size - 1) * matrix.sum(0)
-        self.angle = linear(slope.T, offset)
+        # 2 (x + 0.5) / S - 1 first: the angles are small differences of large numbers otherwise
+        self.slope, self.offset = 2 / encoder.image_size, 1 / encoder.image_size - 1
+        self.angle = linear(2 * math.pi * matrix.T, torch.zeros(matrix.shape[1]))
         table = [encoder.not_a_point_embed, *encoder.point_embeddings]
         self.labels: Tensor
         self.register_buffer("labels", torch.arange(-1.0, len(table) - 1))
@@ -202,7 +201,7 @@ class PromptTokens(nn.Module):
 
     def forward(self, coords: Tensor, labels: Tensor) -> Tensor:
         """(P, N, 2), (P, N) -> (P, N, dim)."""
-        angle = self.angle(coords)
+        angle = self.angle(coords * self.slope + self.offset)
         encoding = torch.cat([angle.sin(), angle.cos()], dim=-1)
         label = labels[:, :, None]
         is_label = (label == self.labels).to(coords.dtype)

@@ -6,9 +6,10 @@ What changes against the plain model, none of which changes the result:
 2. The affine part of a layer norm is folded into the linear layer after it.
 3. The fused q/k/v weight, interleaved per head, becomes three; the attention scale is folded into q.
 4. The attention bias is gathered from its table once.
-5. Windows are cut with tensors of at most four axes, which converters handle reliably.
+5. Windows are cut with tensors of at most four different axes, which converters handle reliably.
 6. Every linear layer sees a 2-D tensor, so that it becomes one Gemm or FullyConnected with its bias.
-7. Tokens stay channel-last between blocks; only the depthwise convolutions see NCHW.
+7. Between the convolutions there are only tensors of two axes, rows of channels. A square map whose side equals its
+   number of channels (128 in TinyViT-5M at 1024) would leave a converter to guess which axis is which.
 """
 
 import torch
@@ -105,8 +106,18 @@ class EdgeAttention(nn.Module):
         return self.proj(y.transpose(1, 2).reshape(-1, self.heads * self.head_dim))
 
 
+def to_rows(x: Tensor) -> Tensor:
+    """(1, C, H, W) -> (H * W, C)."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def to_map(rows: Tensor, side: int) -> Tensor:
+    """(side * side, C) -> (1, C, side, side)."""
+    return rows.reshape(1, side, side, rows.shape[1]).permute(0, 3, 1, 2)
+
+
 class EdgeBlock(nn.Module):
-    """`TinyViTBlock` on a (1, H, W, C) map."""
+    """`TinyViTBlock` on (side * side, C) rows."""
 
     def __init__(self, block: TinyViTBlock, side: int) -> None:
         super().__init__()
@@ -118,23 +129,22 @@ class EdgeBlock(nn.Module):
         self.fc1 = fold_affine(block.mlp.norm, block.mlp.fc1.weight, block.mlp.fc1.bias)
         self.fc2 = linear(block.mlp.fc2.weight, block.mlp.fc2.bias)
 
-    def attend(self, x: Tensor) -> Tensor:
-        """Attention inside windows; rows of windows and rows of cells are cut with 4-D tensors."""
-        n, ws, c = self.windows, self.window, x.shape[3]
-        padding = n * ws - self.side
-        if padding:
-            x = F.pad(x, (0, 0, 0, padding, 0, padding))
+    def attend(self, rows: Tensor) -> Tensor:
+        """Attention inside windows. The map is (height, width * C) for padding and cropping: two axes, no doubt."""
+        n, ws, c, side = self.windows, self.window, rows.shape[1], self.side
+        missing = n * ws - side
+        x = rows.reshape(side, side * c)
+        if missing:
+            x = F.pad(x, (0, missing * c, 0, missing))
         x = x.reshape(n, ws, n, ws * c).transpose(1, 2).reshape(n * n * ws * ws, c)
         x = self.attention(x)
-        x = x.reshape(n, n, ws, ws * c).transpose(1, 2).reshape(1, n * ws, n * ws, c)
-        return x[:, : self.side, : self.side] if padding else x
+        x = x.reshape(n, n, ws, ws * c).transpose(1, 2).reshape(n * ws, n * ws * c)
+        return x[:side, : side * c].reshape(side * side, c)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attend(x)
-        x = self.local_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        rows = x.reshape(-1, x.shape[3])
-        rows = rows + self.fc2(F.gelu(self.fc1(self.norm(rows))))
-        return rows.reshape(x.shape)
+    def forward(self, rows: Tensor) -> Tensor:
+        rows = rows + self.attend(rows)
+        rows = to_rows(self.local_conv(to_map(rows, self.side)))
+        return rows + self.fc2(F.gelu(self.fc1(self.norm(rows))))
 
 
 class ChannelNorm(nn.Module):
@@ -168,18 +178,18 @@ class EncoderGraph(nn.Module):
         convolutions, *stages = encoder.layers
         self.convolutions = nn.Sequential(*(EdgeMBConv(block) for block in convolutions.blocks))
         self.mergings = nn.ModuleList(EdgeMerging(s.downsample) for s in (convolutions, *stages[:-1]))
-        sides = (image_size // 8, image_size // 16, image_size // 16)
+        self.sides = (image_size // 8, image_size // 16, image_size // 16)
         self.stages = nn.ModuleList(
             nn.Sequential(*(EdgeBlock(block, side) for block in stage.blocks))
-            for stage, side in zip(stages, sides, strict=True)
+            for stage, side in zip(stages, self.sides, strict=True)
         )
         reduce, norm1, smooth, norm2 = encoder.neck
         self.reduce, self.norm1, self.smooth, self.norm2 = reduce, ChannelNorm(norm1), smooth, ChannelNorm(norm2)
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.convolutions(self.patch_embed(image))
-        for merging, stage in zip(self.mergings, self.stages, strict=True):
-            x = stage(merging(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        for merging, stage, side in zip(self.mergings, self.stages, self.sides, strict=True):
+            x = to_map(stage(to_rows(merging(x))), side)
         x = self.norm1(self.reduce(x)).permute(0, 3, 1, 2)
         x = self.norm2(self.smooth(x))
         return x if self.channels_last else x.permute(0, 3, 1, 2)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinysam.export.errors import ExportError
+from tinysam.export.onnx2tf_hints import write_hints
 
 Array = npt.NDArray[np.float32]
 
@@ -63,11 +64,13 @@ def keras_model(signature: TFLiteSignature, folder: Path) -> Any:
     examples = [np.load(path) for name, path in paths if name in signature.image_like]
     # For a graph whose inputs are all images onnx2tf fetches photographs from the network; it gets ours.
     converter.download_test_image_data = lambda: examples[0]
+    hints = write_hints(signature.onnx, folder / f"{signature.name}.json")
     return onnx2tf.convert(
         input_onnx_file_path=str(signature.onnx),
         output_folder_path=str(folder),
         custom_input_op_name_np_data_path=paths,
         keep_shape_absolutely_input_names=[n for n in signature.inputs if n not in signature.image_like],
+        param_replacement_file=str(hints) if hints else "",
         not_use_onnxsim=True,
         disable_strict_mode=True,
         disable_model_save=True,
