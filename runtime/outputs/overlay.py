@@ -1,7 +1,5 @@
 """The photograph with its masks: tinted areas, thin bright outlines, and the prompts."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -21,35 +19,40 @@ Bools = NDArray[np.bool_]
 
 def draw_overlay(image: Image.Image, result: Result) -> None:
     """Draws the result onto its photograph, in place (RGB, original size)."""
-    _tint(image, result.masks)
-    thickness = max(1, round(max(image.size) / 640))
+    top = _topmost(result)
     for index, mask in enumerate(result.masks):
-        _outline(image, mask, lighter(color(index), 0.45), thickness)
+        x0, y0, x1, y1 = mask.rle.box
+        _paste(image, color(index), top[y0:y1, x0:x1] == index + 1, (x0, y0), FILL_OPACITY)
+    thickness = max(1, round(max(image.size) / 320))
+    for index, mask in enumerate(result.masks):
+        _outline(image, mask, top, index + 1, lighter(color(index), 0.55), thickness)
     radius = max(3.0, max(image.size) / 110)
     for index, mask in enumerate(result.masks):
         if mask.crop_box is None:
             _draw_prompt(image, mask, lighter(color(index), 0.6), radius)
 
 
-def _tint(image: Image.Image, masks: Sequence[MaskRecord]) -> None:
-    """Tints each pixel in the colour of the last mask it belongs to: the smallest, where masks come sorted by area."""
-    top = np.zeros((image.height, image.width), np.uint16)
-    for index, mask in enumerate(masks):
+def _topmost(result: Result) -> NDArray[np.uint16]:
+    """Number of the last mask that each pixel belongs to, from 1: the smallest, where masks come sorted by area."""
+    top = np.zeros(result.image_size, np.uint16)
+    for index, mask in enumerate(result.masks):
         x0, y0, x1, y1 = mask.rle.box
         top[y0:y1, x0:x1][mask.rle.decode_crop(mask.rle.box)] = index + 1
-    for index, mask in enumerate(masks):
-        x0, y0, x1, y1 = mask.rle.box
-        _paste(image, color(index), top[y0:y1, x0:x1] == index + 1, (x0, y0), FILL_OPACITY)
+    return top
 
 
-def _outline(image: Image.Image, mask: MaskRecord, rgb: Color, thickness: int) -> None:
+def _outline(
+    image: Image.Image, mask: MaskRecord, top: NDArray[np.uint16], number: int, rgb: Color, thickness: int
+) -> None:
+    """A bright line inside the mask's edge with a soft shadow, where no other mask lies on it."""
     if not mask.area:
         return
-    x0, y0, _, _ = mask.rle.box
+    x0, y0, x1, y1 = mask.rle.box
     inside = mask.rle.decode_crop(mask.rle.box)
-    line = inside & ~_eroded(inside, thickness)
-    _paste(image, _SHADOW, _eroded(inside, thickness) & ~_eroded(inside, 2 * thickness), (x0, y0), 0.25)
-    _paste(image, rgb, line, (x0, y0), 1.0)
+    visible = top[y0:y1, x0:x1] == number
+    core = _eroded(inside, thickness)
+    _paste(image, _SHADOW, core & ~_eroded(core, thickness) & visible, (x0, y0), 0.25)
+    _paste(image, rgb, inside & ~core & visible, (x0, y0), 1.0)
 
 
 def _eroded(mask: Bools, pixels: int) -> Bools:
