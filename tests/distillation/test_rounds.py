@@ -1,0 +1,74 @@
+import numpy as np
+import torch
+
+from tinysam.distillation.recipe import Recipe
+from tinysam.distillation.rounds import Prompt, chosen_logits, round_count, rounds
+from tinysam.distillation.samples import Batch
+from tinysam.models.mask_decoder import Decoded
+
+
+def batch_of(truth: torch.Tensor) -> Batch:
+    prompts = len(truth)
+    empty = torch.zeros(0)
+    coords = torch.tensor([[[5.0, 5.0], [0.0, 0.0]], [[4.0, 4.0], [20.0, 20.0]]])
+    labels = torch.tensor([[1, -1], [2, 3]])
+    picks = torch.rand(prompts, 9, generator=torch.Generator().manual_seed(0))
+    return Batch(empty, empty, truth, coords, labels, empty, empty, empty, picks, empty)
+
+
+def decoded(masks: torch.Tensor) -> Decoded:
+    return Decoded(masks, torch.tensor([[0.0, 0.1, 0.9, 0.2]] * len(masks)), torch.zeros(len(masks), 5, 8))
+
+
+def test_the_number_of_rounds_is_geometric_and_the_same_in_every_process():
+    recipe = Recipe(rounds=1.5, max_rounds=9)
+    counts = [round_count(recipe, step) for step in range(3000)]
+    assert counts == [round_count(recipe, step) for step in range(3000)]
+    assert max(counts) == 9
+    assert np.isclose(np.mean(counts), 1.5, atol=0.15)
+    assert np.isclose(np.mean([c == 0 for c in counts]), 0.4, atol=0.04)
+
+
+def test_no_rounds_when_none_are_asked_for():
+    assert {round_count(Recipe(rounds=0), step) for step in range(50)} == {0}
+
+
+def test_a_click_goes_on_with_the_mask_it_trusts_most_and_a_box_with_mask_0():
+    masks = torch.arange(4.0)[None, :, None, None].expand(2, 4, 3, 3)
+    logits = chosen_logits(decoded(masks), torch.tensor([False, True]))
+    assert logits[:, 0, 0, 0].tolist() == [2, 0]
+
+
+def test_further_rounds_add_a_click_on_the_mistake_and_the_mask_before():
+    truth = torch.zeros(2, 32, 32, dtype=torch.bool)
+    truth[:, 4:20, 4:20] = True
+    asked: list[Prompt] = []
+
+    def decode(prompt: Prompt) -> Decoded:
+        asked.append(prompt)
+        masks = torch.full((2, 4, 8, 8), -3.0)
+        masks[:, :, 1:5, 5:8] = 3.0
+        return decoded(masks)
+
+    steps = list(rounds(decode, batch_of(truth), 2, hard=True))
+    assert len(steps) == 3
+    assert [prompt.coords.shape[1] for prompt in asked] == [2, 3, 4]
+    assert asked[0].mask_input is None
+    assert asked[0].single.tolist() == [False, True]
+    assert asked[1].single.all()
+    assert asked[1].mask_input.shape == (2, 1, 8, 8)
+    predicted = torch.nn.functional.interpolate(asked[1].mask_input, (32, 32), mode="bilinear")[:, 0] > 0
+    for p in range(2):
+        x, y = asked[2].coords[p, 2].long()
+        assert predicted[p, y, x] != truth[p, y, x]
+        assert bool(asked[2].labels[p, 2]) == bool(truth[p, y, x])
+
+
+def test_easy_rounds_click_anywhere_on_the_object():
+    truth = torch.zeros(2, 32, 32, dtype=torch.bool)
+    truth[:, 4:20, 4:20] = True
+    masks = torch.full((2, 4, 8, 8), -3.0)
+    (_, _), (prompt, _) = rounds(lambda _: decoded(masks), batch_of(truth), 1, hard=False)
+    assert prompt.labels[:, 2].tolist() == [1, 1]
+    x, y = prompt.coords[:, 2].long().unbind(1)
+    assert truth[torch.arange(2), y, x].all()
