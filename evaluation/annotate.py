@@ -7,6 +7,7 @@ from typing import Any
 from PIL import Image
 
 from tinysam.evaluation.coco import Photo
+from tinysam.evaluation.everything import Changes
 from tinysam.evaluation.tasks import Figures
 from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.everything.settings import EverythingSettings
@@ -17,13 +18,12 @@ from tinysam.runtime.segmenter import Segmenter
 class AnnotateTask:
     """A teacher's masks of everything."""
 
-    points_per_side: int | None = None
-    """None takes what was chosen for the model."""
+    changes: Changes = ()
+    """Settings in place of those chosen for the model, by name."""
 
     def record(self, segmenter: Segmenter, photo: Photo, image: Image.Image) -> dict[str, Any]:
         """The photograph and its annotations, numbered when all are put together."""
-        changes = {} if self.points_per_side is None else {"points_per_side": self.points_per_side}
-        settings = EverythingSettings.of_model(segmenter.manifest.everything, **changes)
+        settings = EverythingSettings.of_model(segmenter.manifest.everything, **dict(self.changes))
         annotations = [
             {
                 "image_id": photo.id,

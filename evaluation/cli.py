@@ -23,6 +23,9 @@ from tinysam.evaluation.tasks import PromptedTask, Task, spread
 
 TASKS = ("prompts", "everything", "detections", "annotate")
 
+EVERYTHING = ("points_per_side", "pred_iou_thresh", "stability_score_thresh", "box_nms_thresh")
+"""Settings of segment-everything that may be changed."""
+
 
 def parser() -> argparse.ArgumentParser:
     """Options of the command."""
@@ -49,7 +52,11 @@ def parser() -> argparse.ArgumentParser:
     prompts.add_argument("--no-box", action="store_true", help="leave out box prompts")
     prompts.add_argument("--clicks", type=int, nargs="*", default=list(CLICKS), help="numbers of clicks to report")
     everything = p.add_argument_group("everything, annotate")
-    everything.add_argument("--points-per-side", type=int, help="(default: what was chosen for the model)")
+    for name in EVERYTHING:
+        kind = int if name == "points_per_side" else float
+        everything.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, help="(default: what was chosen for the model)"
+        )
     detections = p.add_argument_group("detections")
     detections.add_argument("--boxes", type=Path, help="a detector's boxes in COCO's results format")
     detections.add_argument("--single", action="store_true", help="use the single-mask output")
@@ -60,10 +67,11 @@ def task_of(args: argparse.Namespace) -> Task:
     """The measurement that was asked for; ValueError if the options do not fit it."""
     if any(n < 1 for n in args.clicks):
         raise ValueError(f"--clicks {' '.join(map(str, args.clicks))}: expected numbers from 1")
+    changes = tuple((name, getattr(args, name)) for name in EVERYTHING if getattr(args, name) is not None)
     if args.task == "annotate":
-        return AnnotateTask(args.points_per_side)
+        return AnnotateTask(changes)
     if args.task == "everything":
-        return EverythingTask(args.points_per_side, args.max_masks, args.by)
+        return EverythingTask(changes, args.max_masks, args.by)
     if args.task == "detections":
         if args.boxes is None:
             raise DataError("--task detections needs --boxes with a detector's boxes")

@@ -23,6 +23,8 @@ THRESHOLDS = np.arange(0.5, 1.0, 0.05)
 """IoU from which a mask counts as found; the average recall is over all of these, as in COCO."""
 COLUMNS = ("best_iou", "recall_50", "recall_75", "average_recall")
 
+Changes = tuple[tuple[str, float], ...]
+
 
 def recalls(iou: float) -> dict[str, float]:
     """Scores of one mask whose best match has this IoU."""
@@ -38,20 +40,16 @@ def recalls(iou: float) -> dict[str, float]:
 class EverythingTask:
     """Mean best IoU and recall of segment-everything."""
 
-    points_per_side: int | None = None
-    """None takes what was chosen for the model."""
+    changes: Changes = ()
+    """Settings in place of those chosen for the model, by name."""
     max_masks: int = 0
     by: str = "source"
-
-    def settings(self, segmenter: Segmenter) -> EverythingSettings:
-        """The model's settings, with this task's changes."""
-        changes = {} if self.points_per_side is None else {"points_per_side": self.points_per_side}
-        return EverythingSettings.of_model(segmenter.manifest.everything, **changes)
 
     def record(self, segmenter: Segmenter, photo: Photo, image: Image.Image) -> dict[str, Any]:
         """Rows of the annotated masks, the number of masks found, and the time it took."""
         start = time.perf_counter()
-        found = segment_everything(segmenter, image, self.settings(segmenter)).masks
+        settings = EverythingSettings.of_model(segmenter.manifest.everything, **dict(self.changes))
+        found = segment_everything(segmenter, image, settings).masks
         seconds = time.perf_counter() - start
         masks = spread(photo.masks, self.max_masks)
         mine = [{"size": list(record.rle.size), "counts": record.rle.to_coco().encode()} for record in found]
