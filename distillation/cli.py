@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from tinysam.distillation.checkpoints import NAME, load_state
+from tinysam.distillation.checkpoints import NAME, ResumeError, load_state
 from tinysam.distillation.device import Device
 from tinysam.distillation.objectives import Decoupled, FullStage, Objective, Supervised
 from tinysam.distillation.parallel import join, leave
@@ -83,6 +83,8 @@ def train(args: argparse.Namespace) -> None:
         raise TeacherError("--teacher-cache holds whole photographs of --data: use --mode decoupled and --no-augmented")
     if args.shards and args.backgrounds:
         raise DataError("--backgrounds go with --data: shards bring enough photographs of their own")
+    if (args.out / NAME).exists() and not args.resume:
+        raise ResumeError(f"{args.out} holds a run already: continue it with --resume, or choose another --out")
     if args.threads:
         torch.set_num_threads(args.threads)
     for kind in (np.float32, np.float64):
@@ -99,7 +101,7 @@ def train(args: argparse.Namespace) -> None:
     device = Device(args.device, args.precision == "bf16")
     objective = objective_for(recipe, args, model, device, photos)
     trainer = Trainer(model, objective, recipe, device, args.out, args.minutes, rank, world)
-    if args.resume and (args.out / NAME).exists():
+    if (args.out / NAME).exists():
         trainer.resume(load_state(args.out, recipe, world))
     if args.shards:
         shards = ShardBatches(find_shards(args.shards), recipe, trainer.step, rank, world, args.skip_limit)
@@ -130,6 +132,9 @@ def main() -> int:
     except (OSError, ValueError, RuntimeError) as error:
         print(f"tinysam-distill: {str(error).splitlines()[0] if str(error) else type(error).__name__}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("tinysam-distill: stopped; --resume continues from the last checkpoint", file=sys.stderr)
+        return 130
     finally:
         leave()
     return 0

@@ -131,6 +131,9 @@ def main() -> int:
     except (OSError, ValueError, RuntimeError) as error:
         print(f"tinysam-eval: {str(error).splitlines()[0] if str(error) else type(error).__name__}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("tinysam-eval: stopped; the same command with the same --out continues", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -43,6 +43,14 @@ def test_resume_of_a_finished_run_does_nothing_and_a_longer_one_goes_on(drawn, t
     assert distill(monkeypatch, *run, "--seed", 9) == 1
 
 
+def test_a_run_is_not_overwritten(drawn, tmp_path, monkeypatch, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/checkpoint.pt").write_bytes(b"hours of work")
+    assert distill(monkeypatch, "--data", drawn, "--out", tmp_path / "run", *SHORT) == 1
+    assert "holds a run already" in capsys.readouterr().err
+    assert (tmp_path / "run/checkpoint.pt").read_bytes() == b"hours of work"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
