@@ -16,8 +16,8 @@ from PIL import Image
 from tinysam.runtime import Segmenter
 
 FOLDER = Path(__file__).resolve().parent
-MIN_IOU = {"int8": 0.99, "fp32": 0.999}
-"""Between processors, int8 kernels may round a few values the other way."""
+MIN_IOU = {"int8": 0.9, "fp32": 0.999}
+"""INT8 graphs round differently wherever the processors' float results differ in the last bit; docs/raspberry-pi.md."""
 
 
 def main() -> int:

@@ -1,0 +1,162 @@
+"""The archive for a Raspberry Pi: what is in it, and how its installer refuses what cannot work."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.device.conftest import unpack
+from tinysam.device.bundle import cli
+from tinysam.device.bundle.archive import Choice, build_bundle
+from tinysam.runtime.errors import ArtifactError
+from tinysam.runtime.manifest import read_manifest, verify_file
+
+
+@pytest.fixture
+def folder(bundle: Path, tmp_path: Path) -> Path:
+    return unpack(bundle, tmp_path)
+
+
+@pytest.fixture
+def pi(tmp_path: Path) -> dict[str, str]:
+    """An environment whose `uname -m` is a Raspberry Pi's, with no network."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    _program(programs / "uname", "echo aarch64")
+    dead = "http://127.0.0.1:9/simple"
+    return {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "HOME": str(tmp_path / "home"),
+        "PIP_INDEX_URL": dead,
+        "PIP_EXTRA_INDEX_URL": dead,
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_RETRIES": "0",
+    }
+
+
+def _program(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def install(folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the installer from another folder, as somebody might."""
+    command = [str(folder / "install.sh"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd="/")
+
+
+def message(done: subprocess.CompletedProcess[str]) -> str:
+    """The installer's last line on stderr."""
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("install.sh: "), done.stderr
+    return line
+
+
+def test_the_bundle_holds_a_thin_wheel_and_a_model_that_verifies(folder: Path) -> None:
+    (wheel,) = (folder / "wheels").glob("*.whl")
+    assert wheel.stat().st_size < 200_000
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
+    assert "tinysam/runtime/cli.py" in names
+    assert not [name for name in names if name.endswith((".safetensors", ".onnx", ".tflite")) or "models/" in name]
+    assert set(re.findall(r"^Requires-Dist: ([a-z]+)[^;\n]*$", metadata, re.MULTILINE)) == {"numpy", "pillow"}
+    manifest = read_manifest(folder / "model")
+    assert {(file.engine, file.precision) for file in manifest.files} == {("onnx", "int8"), ("tflite", "int8")}
+    for file in manifest.files:
+        verify_file(folder / "model", file)
+
+
+def test_every_file_is_listed_with_its_hash(folder: Path) -> None:
+    listed = dict(reversed(line.split("  ")) for line in (folder / "SHA256SUMS").read_text().splitlines())
+    present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert set(listed) == present - {"SHA256SUMS"}
+    for name, digest in listed.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    assert json.loads((folder / "bundle.json").read_text())["target"] == "raspberrypi"
+
+
+def test_a_model_without_the_wanted_precision_makes_no_archive(artifacts_dir: Path, tmp_path: Path) -> None:
+    partial = tmp_path / "model"
+    shutil.copytree(artifacts_dir, partial)
+    manifest = json.loads((partial / "manifest.json").read_text())
+    manifest["files"] = [file for file in manifest["files"] if file["precision"] == "fp32"]
+    (partial / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match="precision int8"):
+        build_bundle(Choice("raspberrypi", partial), tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_damaged_artifact_makes_no_archive(
+    artifacts_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = tmp_path / "model"
+    shutil.copytree(artifacts_dir, damaged)
+    with (damaged / "encoder.int8.tflite").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"\xff\x00\xff")
+    arguments = ["--target", "raspberrypi", "--model", str(damaged), "--out", str(tmp_path / "out")]
+    assert cli.main(arguments) == 1
+    assert "encoder.int8.tflite is damaged" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="needs a machine that is not the target")
+def test_install_refuses_another_architecture(folder: Path, tmp_path: Path) -> None:
+    done = install(folder, {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home")})
+    assert done.returncode == 1
+    assert "64-bit ARM (aarch64), this machine is x86_64" in message(done)
+
+
+def test_install_tells_a_32_bit_system_what_to_do(folder: Path, pi: dict[str, str], tmp_path: Path) -> None:
+    _program(tmp_path / "programs/uname", "echo armv7l")
+    done = install(folder, pi)
+    assert done.returncode == 1
+    assert "install the 64-bit Raspberry Pi OS" in message(done)
+
+
+def test_install_refuses_an_old_python(folder: Path, pi: dict[str, str], tmp_path: Path) -> None:
+    old = 'case "$2" in *print*) echo 3.9 ;; *) exit 1 ;; esac'
+    _program(tmp_path / "programs/python3", old)
+    done = install(folder, pi)
+    assert done.returncode == 1
+    assert "Python 3.9 is too old: 3.10 or newer" in message(done)
+
+
+def test_install_names_a_file_with_a_changed_byte(folder: Path, pi: dict[str, str], tmp_path: Path) -> None:
+    path = folder / "model/encoder.int8.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    done = install(folder, pi)
+    assert done.returncode == 3
+    assert "damaged files: model/encoder.int8.onnx" in message(done)
+    assert not (tmp_path / "home/tinysam").exists()
+
+
+def test_install_asks_for_room(folder: Path, pi: dict[str, str], tmp_path: Path) -> None:
+    _program(tmp_path / "programs/df", "echo head; echo /dev/x 100 50 20480 50% /")
+    done = install(folder, pi, "--backend", "both")
+    assert done.returncode == 1
+    assert "20 MB free, 439 MB are needed" in message(done)
+
+
+def test_install_without_network_and_wheelhouse_leaves_nothing(
+    folder: Path, pi: dict[str, str], tmp_path: Path
+) -> None:
+    done = install(folder, pi, "--backend", "onnx")
+    assert done.returncode == 4
+    assert "--with-wheels" in message(done)
+    assert not (tmp_path / "home/tinysam").exists()
+
+
+def test_install_refuses_a_backend_the_bundle_lacks(folder: Path, pi: dict[str, str]) -> None:
+    done = install(folder, pi, "--backend", "tensorrt")
+    assert done.returncode == 2
+    assert "backend tensorrt: this bundle has models for: tflite onnx" in message(done)
