@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tinysam.runtime import Segmenter, read_manifest
+from tinysam.runtime import Segmenter
 from tinysam.runtime.errors import ArtifactError
-from tinysam.runtime.manifest import Manifest, verify_file, write_manifest
+from tinysam.runtime.manifest import Manifest, read_manifest, verify_file, write_manifest
 
 PICTURE = Path(__file__).with_name("picture.jpg")
 """The astronaut (NASA, public domain), from scikit-image's sample photographs, 512 pixels."""

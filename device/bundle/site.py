@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinysam.device.bundle.wheel import BuildError
-from tinysam.runtime import read_manifest
-from tinysam.runtime.manifest import Manifest
+from tinysam.runtime.manifest import Manifest, read_manifest
 
 WEB = Path(__file__).resolve().parents[2] / "web"
 

@@ -133,7 +133,7 @@ def clock_spans(events: list[tuple[int, int, str]]) -> list[dict[str, Any]]:
     Args:
         events: type, index within its part, and tag, in the order in which they ran.
     """
-    spans = []
+    spans: list[dict[str, Any]] = []
     reading = -1
     for kind, index, tag in events:
         if kind == OPERATOR or (kind == DELEGATE_OPERATOR and index == 0):

@@ -26,10 +26,9 @@ def test_the_int8_self_test_passes_on_an_emulated_raspberry_pi_5(bundle: Path, t
     folder = unpack(bundle, tmp_path)
     install(folder / "wheels", tmp_path / "site")
     path = {"PYTHONPATH": f"{tmp_path / 'site'}:{emulator.site}"}
-    done = emulator.python([str(folder / "selftest.py")], environment=path, timeout_s=300)
+    done = emulator.python([str(folder / "selftest.py"), "tflite"], environment=path, timeout_s=300)
     assert done.returncode == 0, done.stderr
     assert "tflite int8: encoder" in done.stdout
-    assert "onnx int8: encoder" in done.stdout
 
 
 @pytest.mark.parametrize("board", [PI4, PI5], ids=lambda board: board.cpu)
