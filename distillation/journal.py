@@ -2,7 +2,9 @@
 
 import csv
 import io
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from tinysam.distillation.checkpoints import write_atomically
@@ -45,6 +47,8 @@ class Journal:
 
 def open_board(folder: Path, step: int) -> "SummaryWriter | None":
     """A TensorBoard log that forgets what came after `step`; None where TensorBoard is not installed."""
+    # TensorBoard loads all of TensorFlow where that is installed; this module's presence is its switch against it.
+    sys.modules.setdefault("tensorboard.compat.notf", ModuleType("notf"))
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
