@@ -9,6 +9,7 @@ from typing import Any
 
 import flatbuffers
 import numpy as np
+import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
 from tinysam.calibration.qparams import quantize_weight, weight_scales
@@ -85,10 +86,25 @@ class ConstantPacker:
             self.model.buffers[old].data = None
 
 
+class SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]
+    """Stores equal vectors once: every signature repeats the scales of the weights that all of them share."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.written: dict[tuple[str, bytes], int] = {}
+
+    def CreateNumpyVector(self, x: npt.NDArray[Any]) -> int:
+        """Offset of a vector with these values."""
+        key = x.dtype.str, x.tobytes()
+        if key not in self.written:
+            self.written[key] = super().CreateNumpyVector(x)
+        return self.written[key]
+
+
 def pack_constants(content: bytes) -> bytes:
-    """The same TFLite model with its large float constants stored as int8."""
+    """The same TFLite model with its large float constants stored as int8, and with equal vectors stored once."""
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     ConstantPacker(model).pack()
-    builder = flatbuffers.Builder(len(content))
+    builder = SharingBuilder(len(content))
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())

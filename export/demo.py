@@ -9,9 +9,9 @@ from tinysam.models.variants import get_variant
 from tinysam.runtime.cli import main as tinysam_run
 from tinysam.runtime.manifest import ENGINES, read_manifest
 
-PHOTOGRAPH = "chelsea"
-PROMPTS = ("--box", "105,5,410,295")
-"""Around the cat's face, in pixels of that photograph."""
+PHOTOGRAPH = "astronaut"
+PROMPTS = ("--box", "150,0,330,200")
+"""Around the head, in pixels of that photograph."""
 
 
 def run(folder: Path, out: Path) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tinysam.calibration.feeds import ImageFeed, image_feeds
 from tinysam.calibration.images import ImageSet, load_image_set
-from tinysam.export import float_files, int8_files
+from tinysam.export import float_files, int8_files, int8_report
 from tinysam.export.parity import check_file
 from tinysam.export.progress import Progress
 from tinysam.export.publish import publish, workspace
@@ -112,7 +112,7 @@ def write_files(sam: Sam, settings: ExportSettings, images: ImageSet, manifest: 
     int8 = "int8" in settings.precisions
     # INT8 files of either engine are calibrated on the float ONNX files.
     floats_of = ("onnx", *(f for f in settings.formats if f != "onnx")) if int8 else settings.formats
-    progress = Progress(1 + 2 * len(floats_of) + int8 * (1 + len(settings.formats)))
+    progress = Progress(1 + 2 * len(floats_of) + int8 * (2 + len(settings.formats)))
     feeds = list(image_feeds(images.images, manifest))
     with progress.step("reference: PyTorch on photographs"):
         reference = Reference(sam, settings.mask_tokens)
@@ -120,6 +120,8 @@ def write_files(sam: Sam, settings: ExportSettings, images: ImageSet, manifest: 
     files = [f for engine in floats_of for f in write_float(sam, settings, cases, folder, engine, progress)]
     if int8:
         files += write_quantized(settings, images, feeds, cases, folder, progress)
+        with progress.step("INT8 report"):
+            int8_report.write_int8_report(folder, settings.folder.name, files, images, feeds, cases)
     wanted = [f for f in files if f.precision in settings.precisions and f.engine in settings.formats]
     for file in files:
         if file not in wanted:

@@ -37,7 +37,8 @@ def test_the_folder_holds_eight_whole_files(artifacts_dir: Path, manifest: Manif
     assert found == {(part, *kind) for part in ("encoder", "decoder") for kind in KINDS}
     for file in manifest.files:
         verify_file(artifacts_dir, file)
-    assert {path.name for path in artifacts_dir.iterdir()} == {"manifest.json"} | {f.path for f in manifest.files}
+    rest = {"manifest.json", "report.json", "report.html"}
+    assert {path.name for path in artifacts_dir.iterdir()} == rest | {f.path for f in manifest.files}
 
 
 def test_the_manifest_speaks_of_no_machine(artifacts_dir: Path) -> None:

@@ -1,0 +1,58 @@
+"""Signal-to-noise ratio of every integer layer: how far the INT8 graph has drifted from the float one by then."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper
+
+from tinysam.calibration.arrays import Floats
+from tinysam.calibration.onnx_graph import Graph
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """One layer of the graph."""
+
+    name: str
+    operation: str
+    snr_db: float
+    """Power of the float output over the power of its difference to the INT8 graph's, in decibels."""
+
+
+def with_outputs(path: Path, tensors: list[str]) -> ort.InferenceSession:
+    """A session that returns these tensors of a graph."""
+    model = onnx.load(path)
+    del model.graph.output[:]
+    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors)
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(model.SerializeToString(), options)
+
+
+def layer_errors(source: Path, quantized: Path, feeds: Iterable[dict[str, Floats]]) -> list[LayerError]:
+    """Compares the outputs of all convolutions and linear layers, in order of execution, summed over the feeds.
+
+    Args:
+        source: float ONNX file.
+        quantized: INT8 ONNX file made from it; its tensors have the same names.
+        feeds: inputs by name.
+    """
+    graph = Graph(onnx.load(source))
+    nodes = graph.linear_nodes()
+    tensors = [node.output for node in nodes]
+    exact, rounded = with_outputs(source, tensors), with_outputs(quantized, tensors)
+    signal, noise = np.zeros(len(nodes)), np.zeros(len(nodes))
+    for feed in feeds:
+        for i, (want, have) in enumerate(zip(exact.run(None, feed), rounded.run(None, feed), strict=True)):
+            signal[i] += float(np.square(want, dtype=np.float64).sum())
+            noise[i] += float(np.square(have - want, dtype=np.float64).sum())
+    ratios = 10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, 1e-30))
+    makers = graph.makers
+    return [
+        LayerError(node.name, makers[node.output].op_type, round(float(ratio), 2))
+        for node, ratio in zip(nodes, ratios, strict=True)
+    ]

@@ -1,0 +1,152 @@
+"""The INT8 report: `report.json` for machines and a self-contained `report.html` for people, beside the artifacts."""
+
+import base64
+import html
+import io
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from tinysam.calibration.arrays import Floats
+from tinysam.calibration.layer_errors import LayerError
+
+STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}"
+    "table{border-collapse:collapse;margin:1rem 0}td,th{padding:.25rem .8rem;border-bottom:1px solid #d8dee4;"
+    "text-align:left;font-variant-numeric:tabular-nums}figure{display:inline-block;margin:.5rem}"
+    "img{max-width:22rem;display:block}.bar{background:#3b82f6;height:.7rem;display:inline-block}"
+    "@media(prefers-color-scheme:dark){body{background:#0d1117;color:#e6edf3}td,th{border-color:#30363d}}"
+)
+FULL_BAR_DB = 60.0
+
+
+@dataclass(frozen=True)
+class MaskPair:
+    """One prompt, answered by both models."""
+
+    image: npt.NDArray[np.uint8]
+    """(H, W, 3) RGB."""
+    title: str
+    expected: npt.NDArray[np.bool_]
+    """(H, W) mask of the float model."""
+    found: npt.NDArray[np.bool_]
+    """(H, W) mask of the INT8 model."""
+
+
+@dataclass
+class Report:
+    """What is told of one INT8 export."""
+
+    model: str
+    calibration: dict[str, Any]
+    """Description of the image set."""
+    layers: dict[str, list[LayerError]] = field(default_factory=dict)
+    """Part -> its layers in order of execution."""
+    files: list[dict[str, Any]] = field(default_factory=list)
+    """Path, size, milliseconds, and for INT8 files agreement with PyTorch."""
+    float_operations: dict[str, str] = field(default_factory=dict)
+    """What stayed float -> why."""
+    pairs: list[MaskPair] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the pictures."""
+        layers = {part: [asdict(layer) for layer in found] for part, found in self.layers.items()}
+        return {
+            "model": self.model,
+            "calibration": self.calibration,
+            "files": self.files,
+            "float_operations": self.float_operations,
+            "layers": layers,
+        }
+
+
+def overlay(image: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> str:
+    """The picture with a tinted mask, as the text of a data URL."""
+    tinted = image.astype(np.float32)
+    tinted[mask] = 0.5 * tinted[mask] + 0.5 * np.array([0, 110, 255], np.float32)
+    buffer = io.BytesIO()
+    Image.fromarray(tinted.astype(np.uint8)).save(buffer, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """An HTML table of escaped cells; a cell that starts with `<` is markup of ours."""
+    cells = [[cell if cell.startswith("<") else html.escape(cell) for cell in row] for row in rows]
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in cells)
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def file_rows(files: list[dict[str, Any]]) -> list[list[str]]:
+    """One row per model file."""
+    rows = []
+    for file in files:
+        agreement = file.get("mask_iou")
+        rows.append(
+            [
+                file["path"],
+                f"{file['size_bytes'] / 1e6:.2f} MB",
+                f"{file['milliseconds']:.1f} ms",
+                "" if agreement is None else f"{agreement:.3f}",
+                "" if agreement is None else f"{100 * file['same_mask']:.0f} %",
+            ]
+        )
+    return rows
+
+
+def layer_rows(layers: list[LayerError]) -> list[list[str]]:
+    """One row per layer, with a bar for its ratio."""
+    rows = []
+    for layer in layers:
+        share = max(0.0, min(1.0, layer.snr_db / FULL_BAR_DB))
+        bar = f'<span class="bar" style="width:{12 * share:.1f}rem"></span>'
+        rows.append([layer.name, layer.operation, f"{layer.snr_db:.1f} dB", bar])
+    return rows
+
+
+def to_html(report: Report) -> str:
+    """The page."""
+    images = report.calibration
+    parts = [
+        f"<h1>INT8 report: {html.escape(report.model)}</h1>",
+        f"<p>Calibrated on {len(images['images'])} images from {html.escape(str(images['source']))} "
+        f"(SHA-256 {html.escape(str(images['sha256']))[:12]}).</p>",
+        "<h2>Files</h2>",
+        table(["file", "size", "time here", "mask IoU with PyTorch", "same mask chosen"], file_rows(report.files)),
+        "<h2>What stayed float, and why</h2>",
+        table(["operation", "reason"], [list(item) for item in report.float_operations.items()]),
+        "<h2>Masks: PyTorch left, INT8 right</h2>",
+    ]
+    for pair in report.pairs:
+        left, right = overlay(pair.image, pair.expected), overlay(pair.image, pair.found)
+        title = html.escape(pair.title)
+        parts.append(f'<figure><img src="{left}" alt="float"></figure><figure><img src="{right}" alt="INT8"></figure>')
+        parts.append(f"<p>{title}</p>")
+    for part, layers in report.layers.items():
+        parts += [
+            f"<h2>Layers of the {html.escape(part)} (ONNX)</h2>",
+            "<p>Ratio of signal to noise against the float graph, with all errors of earlier layers in it.</p>",
+            table(["layer", "operation", "ratio", ""], layer_rows(layers)),
+        ]
+    head = f'<meta charset="utf-8"><title>INT8 report: {html.escape(report.model)}</title><style>{STYLE}</style>'
+    return f"<!doctype html>{head}{''.join(parts)}\n"
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Writes `report.json` and `report.html` to `folder`."""
+    (folder / "report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
+    (folder / "report.html").write_text(to_html(report), encoding="utf-8")
+
+
+def low_res_to_picture(mask: Floats, size: tuple[int, int], picture: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """A low-res mask as a mask of the picture: (h, w) logits, (height, width) inside the model, of the picture."""
+    height, width = size
+    low = Image.fromarray(mask[: max(1, -(-height // 4)), : max(1, -(-width // 4))])
+    enlarged = low.resize((picture[1], picture[0]), Image.Resampling.BILINEAR)
+    found: npt.NDArray[np.bool_] = np.asarray(enlarged) > 0
+    return found

@@ -1,0 +1,91 @@
+"""Gathers the INT8 report of an export."""
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from tinysam.calibration.feeds import ImageFeed
+from tinysam.calibration.images import ImageSet
+from tinysam.calibration.layer_errors import layer_errors
+from tinysam.calibration.report import MaskPair, Report, low_res_to_picture, write_report
+from tinysam.export.float_files import decoder_cases, encoder_cases
+from tinysam.export.int8_files import decode, mask_iou
+from tinysam.export.reference import ReferenceCase
+from tinysam.export.tensors import ENCODE, encoder_inputs
+from tinysam.runtime import engines
+from tinysam.runtime.manifest import ModelFile
+
+REPEATS = 3
+FLOAT_OPERATIONS = {
+    "softmax": "integer softmax is scalar code in both engines, and slower than the float one",
+    "layer norm, residual stream": "their sums need more than 8 bits",
+    "matrix products of activations in the decoder, and in LiteRT": "no vector code for them in 8 bits",
+    "last layer of the predicted IoU": "256 weights per mask decide which mask is chosen",
+}
+
+
+def milliseconds(folder: Path, file: ModelFile, case: ReferenceCase) -> float:
+    """Median time of a file on this machine."""
+    engine = engines.load(folder / file.path, file, engines.usable_cores())
+    cases = encoder_cases if file.part == "encoder" else decoder_cases
+    signature, inputs, _ = cases(file.engine, [case])[0]
+    times = []
+    for _ in range(REPEATS + 1):
+        start = time.perf_counter()
+        engine.run(signature, dict(inputs))
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times[1:])
+
+
+def file_facts(folder: Path, files: list[ModelFile], case: ReferenceCase) -> list[dict[str, Any]]:
+    """What the report says of each file."""
+    facts = []
+    for file in files:
+        fact: dict[str, Any] = {"path": file.path, "size_bytes": file.size_bytes}
+        fact["milliseconds"] = milliseconds(folder, file, case)
+        if file.precision == "int8" and file.parity:
+            fact |= {key: file.parity[key] for key in ("mask_iou", "same_mask")}
+        facts.append(fact)
+    return facts
+
+
+def mask_pairs(folder: Path, pair: list[ModelFile], images: ImageSet, cases: list[ReferenceCase]) -> list[MaskPair]:
+    """PyTorch's and the INT8 model's mask for the first click and the first box of each reference image."""
+    encoder, decoder = (engines.load(folder / file.path, file, engines.usable_cores()) for file in pair)
+    engine, pairs = pair[0].engine, []
+    for image, case in zip(images.images, cases, strict=False):
+        embedding = encoder.run("" if engine == "onnx" else ENCODE, encoder_inputs(engine, case.image))
+        for kind, prompts, answer in zip(("click", "box"), case.prompts, case.answers, strict=False):
+            found = decode(decoder, engine, embedding["image_embeddings"], prompts)
+            masks = [
+                low_res[0, int(iou[0].argmax())]
+                for low_res, iou in ((a["low_res_masks"], a["iou_predictions"]) for a in (answer, found))
+            ]
+            left, right = (low_res_to_picture(mask, case.size, image.pixels.shape[:2]) for mask in masks)
+            title = f"{image.name}, {kind}, {engine}: IoU {mask_iou(masks[1], masks[0]):.3f}"
+            pairs.append(MaskPair(image.pixels, title, left, right))
+    return pairs
+
+
+def write_int8_report(
+    folder: Path,
+    model: str,
+    files: list[ModelFile],
+    images: ImageSet,
+    feeds: list[ImageFeed],
+    cases: list[ReferenceCase],
+) -> None:
+    """Writes the report of the files in `folder`; the float ONNX files must still be there."""
+    report = Report(model, images.describe(), float_operations=FLOAT_OPERATIONS)
+    report.files = file_facts(folder, files, cases[0])
+    quantized = [file for file in files if file.precision == "int8"]
+    if any(file.engine == "onnx" for file in quantized):
+        prompts = [{"image_embeddings": case.embedding, **prompt} for case in cases for prompt in case.prompts]
+        images_in = [{"image": feed.image} for feed in feeds[: len(cases)]]
+        for part, inputs in (("encoder", images_in), ("decoder", prompts)):
+            found = layer_errors(folder / f"{part}.fp32.onnx", folder / f"{part}.int8.onnx", inputs)
+            report.layers[part] = found
+    engine = quantized[0].engine
+    report.pairs = mask_pairs(folder, [file for file in quantized if file.engine == engine], images, cases)
+    write_report(report, folder)
