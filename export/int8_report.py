@@ -56,13 +56,14 @@ def mask_pairs(folder: Path, pair: list[ModelFile], images: ImageSet, cases: lis
     engine, pairs = pair[0].engine, []
     for image, case in zip(images.images, cases, strict=False):
         embedding = encoder.run("" if engine == "onnx" else ENCODE, encoder_inputs(engine, case.image))
+        height, width, _ = image.pixels.shape
         for kind, prompts, answer in zip(("click", "box"), case.prompts, case.answers, strict=False):
             found = decode(decoder, engine, embedding["image_embeddings"], prompts)
             masks = [
                 low_res[0, int(iou[0].argmax())]
                 for low_res, iou in ((a["low_res_masks"], a["iou_predictions"]) for a in (answer, found))
             ]
-            left, right = (low_res_to_picture(mask, case.size, image.pixels.shape[:2]) for mask in masks)
+            left, right = (low_res_to_picture(mask, case.size, (height, width)) for mask in masks)
             title = f"{image.name}, {kind}, {engine}: IoU {mask_iou(masks[1], masks[0]):.3f}"
             pairs.append(MaskPair(image.pixels, title, left, right))
     return pairs

@@ -1,0 +1,69 @@
+"""Layer errors against hand-made drift, and a report that stands on its own."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from tinysam.calibration.layer_errors import LayerError, layer_errors
+from tinysam.calibration.report import MaskPair, Report, low_res_to_picture, write_report
+
+
+def gemm(path: Path, factor: float) -> Path:
+    """y = relu(x W) W with the first product off by `factor`."""
+    weight = np.eye(4, dtype=np.float32)
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1"], ["h"], "first"),
+        helper.make_node("Relu", ["h"], ["r"], "relu"),
+        helper.make_node("Gemm", ["r", "w2"], ["s"], "second"),
+        helper.make_node("Relu", ["s"], ["y"], "last"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2, 4])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2, 4])],
+        [numpy_helper.from_array(weight * np.float32(factor), "w1"), numpy_helper.from_array(weight, "w2")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
+    return path
+
+
+def test_layer_errors_by_hand(tmp_path: Path) -> None:
+    feeds = [{"x": np.ones((2, 4), np.float32)}]
+    found = layer_errors(gemm(tmp_path / "a.onnx", 1.0), gemm(tmp_path / "b.onnx", 1.1), feeds)
+    # an error of a tenth of the signal is 20 dB, and it is handed on to the second layer
+    assert [(layer.name, layer.operation, round(layer.snr_db)) for layer in found] == [
+        ("first", "Gemm", 20),
+        ("second", "Gemm", 20),
+    ]
+
+
+def test_the_page_is_self_contained_and_escapes_names(tmp_path: Path) -> None:
+    image = np.zeros((20, 30, 3), np.uint8)
+    mask = np.ones((20, 30), bool)
+    report = Report(
+        "nano<b>",
+        {"source": "photos", "images": ["a"], "sha256": "00"},
+        layers={"encoder": [LayerError("conv", "Conv", 31.5)]},
+        files=[{"path": "e.onnx", "size_bytes": 10, "milliseconds": 1.0, "mask_iou": 0.97, "same_mask": 1.0}],
+        float_operations={"softmax": "why"},
+        pairs=[MaskPair(image, "cat & dog", mask, ~mask)],
+    )
+    write_report(report, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "nano&lt;b&gt;" in page
+    assert "cat &amp; dog" in page
+    assert page.count("data:image/jpeg;base64,") == 2
+    assert "http" not in page
+    facts = json.loads((tmp_path / "report.json").read_text())
+    assert facts["layers"]["encoder"] == [{"name": "conv", "operation": "Conv", "snr_db": 31.5}]
+
+
+def test_low_res_masks_lose_the_padding() -> None:
+    low_res = np.full((28, 28), -1, np.float32)
+    low_res[:14] = 1  # a picture twice as wide as high fills the upper half of the square
+    assert low_res_to_picture(low_res, (56, 112), (30, 60)).all()
+    assert not low_res_to_picture(-low_res, (56, 112), (30, 60)).any()
