@@ -71,6 +71,8 @@ def test_mistakes_are_said_in_one_line(
     code: int,
     message: str,
 ) -> None:
+    if "tflite" in arguments:
+        pytest.importorskip("ai_edge_litert")
     monkeypatch.setenv("TINYSAM_MODEL", str(disc_artifacts))
     assert cli.main(arguments) == code
     err = capsys.readouterr().err

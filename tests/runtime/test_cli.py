@@ -160,6 +160,8 @@ def test_pattern_and_names_that_clash(tmp_path: Path, capfd: pytest.CaptureFixtu
 def test_one_line_and_an_exit_code_for_every_mistake(
     photo: Path, capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, message: str
 ) -> None:
+    if "tflite" in arguments:
+        pytest.importorskip("ai_edge_litert")
     ran = Ran(tuple(str(photo) if argument == "PHOTO" else argument for argument in arguments), capfd)
     assert message in ran.error
     assert ran.code == code

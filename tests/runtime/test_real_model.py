@@ -1,5 +1,6 @@
 """Both engines on the exported `nano`, on a real photograph."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +92,21 @@ def test_mask_input_is_used(segmenters: dict[tuple[str, str], Segmenter]) -> Non
         first = segmenter.predict(box=BOX)
         second = segmenter.predict(box=BOX, mask_input=first.low_res_masks[:1])
         assert not np.array_equal(first.low_res_masks, second.low_res_masks)
+
+
+def test_clones_in_threads_share_an_engine_and_disturb_nobody(segmenters: dict[tuple[str, str], Segmenter]) -> None:
+    """LiteRT has one set of buffers for all callers; whoever shares it has to wait, not to get another's masks."""
+    images = [data.cat(), data.cat()[::-1].copy(), data.cat()[:, ::-1].copy()]
+    for segmenter in segmenters.values():
+
+        def answer(image: np.ndarray, shared: Segmenter = segmenter) -> list[np.ndarray]:
+            own = shared.clone()
+            own.set_image(image)
+            return [own.predict(box=BOX).low_res_masks for _ in range(3)]
+
+        alone = [answer(image)[0] for image in images]
+        with ThreadPoolExecutor(len(images)) as pool:
+            together = list(pool.map(answer, images))
+        for expected, found in zip(alone, together, strict=True):
+            for one in found:
+                np.testing.assert_allclose(one, expected, atol=1e-4)
