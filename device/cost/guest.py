@@ -123,11 +123,9 @@ def _tflite(model: Path, signature: str | None, ops: bool) -> dict[str, Any]:
     mark(STOP)
     report: dict[str, Any] = {"engine": f"ai-edge-litert {version('ai-edge-litert')}"}
     if ops:
-        names = list(interpreter.get_signature_list())
         del runner, interpreter
-        number = names.index(signature) if signature else 0
         profiler = import_module("guest_litert")  # beside this script on the board
-        traced = profiler.ProfiledModel(model, number, lambda name, size: synthetic(name, (size,)))
+        traced = profiler.ProfiledModel(model, signature, lambda name, size: synthetic(name, (size,)))
         traced.run()
         report["events"] = traced.profile(lambda: mark(TRACE), lambda: mark(STOP))
     return report

@@ -40,11 +40,10 @@ class Event(ctypes.Structure):
 
 
 class ProfiledModel:
-    """A compiled model with its profiler; `run` is one inference of its signature number `signature`."""
+    """A compiled model with its profiler; `run` is one inference of a signature (None: of the first)."""
 
-    def __init__(self, path: Path, signature: int, fill: Callable[[str, int], np.ndarray[Any, Any]]) -> None:
+    def __init__(self, path: Path, signature: str | None, fill: Callable[[str, int], np.ndarray[Any, Any]]) -> None:
         self._library = ctypes.CDLL(str(Path(ai_edge_litert.__file__).parent / "libLiteRt.so"))
-        self._signature = signature
         self._environment = self._make("LiteRtCreateEnvironment", 0, None)
         model = self._make("LiteRtCreateModelFromFile", self._environment, str(path).encode())
         options = self._make("LiteRtCreateOptions")
@@ -56,7 +55,7 @@ class ProfiledModel:
             self._add_options(options, name, text)
         self._model = self._make("LiteRtCreateCompiledModel", self._environment, model, options)
         self._profiler = self._make("LiteRtCompiledModelGetProfiler", self._model)
-        key = self._make("LiteRtGetModelSignature", model, c_size_t(signature))
+        self._signature, key = self._find_signature(model, signature)
         self._inputs = self._buffers(key, "Input")
         self._outputs = self._buffers(key, "Output")
         for index, buffer in enumerate(self._inputs):
@@ -99,6 +98,16 @@ class ProfiledModel:
         self._call(
             "LiteRtAddOpaqueOptions", options, self._make("LiteRtCreateOpaqueOptions", name.encode(), payload, free)
         )
+
+    def _find_signature(self, model: c_void_p, wanted: str | None) -> tuple[int, c_void_p]:
+        number = c_size_t()
+        self._call("LiteRtGetNumModelSignatures", model, byref(number))
+        for index in range(number.value):
+            key = self._make("LiteRtGetModelSignature", model, c_size_t(index))
+            name = ctypes.cast(self._make("LiteRtGetSignatureKey", key), ctypes.c_char_p).value or b""
+            if wanted in (None, name.decode()):
+                return index, key
+        raise ValueError(f"no signature {wanted!r} in the model")
 
     def _buffers(self, key: c_void_p, side: str) -> Any:
         number = c_size_t()

@@ -161,7 +161,7 @@ function showStatus() {
   const parts = [`${variant}-${size} · <b>${precision.toUpperCase()}</b> · LiteRT.js, wasm, ${threads === 1 ? "1 thread" : `${threads} threads`}`];
   if (encodeMs) parts.push(`photograph <b>${Math.round(encodeMs)} ms</b>`);
   if (decodeMs) parts.push(`click <b>${Math.round(decodeMs)} ms</b>`);
-  if (everythingMs) parts.push(`${count} masks in <b>${(everythingMs / 1000).toFixed(1)} s</b>`);
+  if (everythingMs) parts.push(`${count} ${count === 1 ? "mask" : "masks"} in <b>${(everythingMs / 1000).toFixed(1)} s</b>`);
   $("#status").innerHTML = parts.join(" · ");
 }
 

@@ -115,9 +115,9 @@ function render(logits, width, height, emit) {
   upscale(logits, model.lowRes, columns, rows, emit);
 }
 
-/** Masks as one translucent picture with bright edges, at screen resolution; smaller masks lie on top. */
+/** Masks as one translucent picture with bright edges, at screen resolution whatever the photograph's; smaller masks lie on top. */
 function paint(masks) {
-  const scale = Math.min(1, VIEW_SIDE / Math.max(photo.width, photo.height));
+  const scale = VIEW_SIDE / Math.max(photo.width, photo.height);
   const width = Math.max(1, Math.round(photo.width * scale));
   const height = Math.max(1, Math.round(photo.height * scale));
   const image = new ImageData(width, height);

@@ -1,0 +1,75 @@
+"""An encoder with random weights as an artifact folder, for counting only: the instructions executed do not depend on
+the weights, and official checkpoints need not be at hand.
+
+    python -m tinysam.device.cost.random_encoder tinysam 1024 build/arm/models
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from tinysam.calibration.tensor_ranges import calibrate
+from tinysam.export import float_files, int8_files
+from tinysam.export.tensors import model_file
+from tinysam.models.sam import MEAN, STD, STRIDE
+from tinysam.models.variants import build, get_variant
+from tinysam.runtime.manifest import Manifest, write_manifest
+
+SEED = 0
+IMAGES = 2
+"""Random images that the activation ranges come from."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Export the encoder to ONNX and TFLite, fp32 and INT8; print the folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("variant")
+    parser.add_argument("size", type=int)
+    parser.add_argument("out", type=Path)
+    options = parser.parse_args(arguments)
+    print(export_encoder(options.variant, options.size, options.out))
+    return 0
+
+
+def export_encoder(name: str, size: int, out: Path) -> Path:
+    """Write `out/<name>-<size>/` with an encoder of this variant; ValueError for a variant or size there is not."""
+    torch.manual_seed(SEED)
+    random = np.random.default_rng(SEED)
+    sam = build(get_variant(name), size)
+    images = [random.standard_normal((1, 3, size, size), np.float32) for _ in range(IMAGES)]
+    case: Any = SimpleNamespace(image=images[0])
+    target = out / f"{name}-{size}"
+    target.mkdir(parents=True, exist_ok=True)
+    float_files.write_encoder_onnx(sam, case, target / "encoder.fp32.onnx")
+    float_files.write_encoder_tflite(sam, case, target / "encoder.fp32.tflite")
+    ranges = calibrate(target / "encoder.fp32.onnx", ({"image": image} for image in images), int8_files.METHOD)
+    for engine in ("onnx", "tflite"):
+        int8_files.write_part(target, "encoder", engine, ranges, "arm")
+    files = [
+        model_file(target, "encoder", precision, engine, size, 1)
+        for engine in ("onnx", "tflite")
+        for precision in ("fp32", "int8")
+    ]
+    manifest = Manifest(
+        variant=name,
+        image_size=size,
+        grid=size // STRIDE,
+        mean=MEAN,
+        std=STD,
+        mask_tokens=(0,),
+        files=tuple(files),
+        source={"checkpoint": None, "seed": SEED},
+    )
+    write_manifest(manifest, target)
+    return target
+
+
+if __name__ == "__main__":
+    sys.exit(main())
