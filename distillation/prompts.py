@@ -9,6 +9,11 @@ from tinysam.models.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDIN
 Rng = np.random.Generator
 Mask = NDArray[np.bool_]
 
+EXACT_BOXES = 0.75
+"""Share of the boxes that are exact."""
+JITTER = 0.1
+"""Standard deviation of the other boxes' sides, in parts of the box."""
+
 
 def anywhere(mask: Mask, rng: Rng) -> tuple[float, float]:
     """x, y of a pixel of the mask, all equally likely."""
@@ -33,11 +38,11 @@ def jittered_box(mask: Mask, jitter: float, rng: Rng) -> NDArray[np.float32]:
 def first_prompt(mask: Mask, box: bool, rng: Rng) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """(2, 2) points and (2,) labels: a box, or a click and its padding point.
 
-    Half of the boxes are exact and half jittered; half of the clicks are in the middle and half anywhere.
+    Three quarters of the boxes are exact and the others jittered; half of the clicks are in the middle, half anywhere.
     """
-    easy = rng.uniform() < 0.5
     if box:
-        corners = jittered_box(mask, 0.0 if easy else 0.1, rng)
+        corners = jittered_box(mask, 0.0 if rng.uniform() < EXACT_BOXES else JITTER, rng)
         return corners, np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT])
+    easy = rng.uniform() < 0.5
     click = centre(mask) if easy else anywhere(mask, rng)
     return np.array([click, (0, 0)], np.float32), np.array([POSITIVE, PADDING])
