@@ -24,8 +24,9 @@ class OnnxEngine:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _NO_LOG
-        # The arena keeps the largest activations for ever: on a small device that is most of the memory.
-        options.enable_cpu_mem_arena = False
+        # The arena keeps the largest activations for ever. The encoder's are most of a small device's memory and needed
+        # once for a photograph; the decoder's are small, and up to a quarter of its time would go into getting them.
+        options.enable_cpu_mem_arena = file.part == "decoder"
         # Two sessions take turns; a pool that spins while it waits takes cores from the other one.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
