@@ -1,6 +1,7 @@
 // Drives the page in headless Chromium, as a person would where that is what is tested.
 //   node drive.mjs < job.json > results.json
-// A job: {"url": ..., "browser": path, "steps": [[name, arguments], ...], "viewport": {...}, "touch": bool}
+// A job: {"url": ..., "browser": path, "steps": [[name, arguments], ...], "viewport": {...}, "touch": bool,
+//   "replace": {address pattern: text to answer with}, "flags": [of Chromium]}
 
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
@@ -19,7 +20,7 @@ const errors = [];
 page.on("pageerror", (error) => errors.push(String(error)));
 const requests = [];
 page.on("request", (request) => requests.push(request.url()));
-if (job.init) await page.addInitScript(job.init);
+for (const [pattern, body] of Object.entries(job.replace ?? {})) await context.route(pattern, (route) => route.fulfill({ body }));
 
 /** Page coordinates of a pixel of the photograph. */
 async function screen(x, y) {

@@ -183,3 +183,20 @@ def test_the_camera_takes_a_photograph(browser: Browser, site: str) -> None:
     )
     assert not report["results"][5]
     assert report["results"][6]["width"] > 0
+
+
+@pytest.mark.parametrize(
+    ("pattern", "body", "expected"),
+    [
+        ("**/manifest.json", '{"schema": 2, "files": []}', "format 2, the page reads format 1"),
+        ("**/encoder.int8.tflite", "cut off", "encoder.int8.tflite has 7 bytes, the manifest says"),
+    ],
+    ids=["another manifest version", "damaged model"],
+)
+def test_a_model_that_does_not_fit_is_refused(
+    browser: Browser, site: str, pattern: str, body: str, expected: str
+) -> None:
+    steps = [("waitVisible", "#message"), ("text", "#message"), ("enabled", '#welcome [data-do="open"]')]
+    _, message, can_open = browser.run(site, *steps, ready=False, replace={pattern: body})["results"]
+    assert expected in message
+    assert not can_open
