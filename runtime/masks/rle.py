@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
+_BLOCK_PIXELS = 1 << 20
+"""Pixels that are looked at together: a large mask is never copied whole."""
+
 
 @dataclass(frozen=True, eq=False)
 class Rle:
@@ -30,10 +33,15 @@ class Rle:
         """From the part of a mask whose top left corner is at `origin` = (x, y) of an image of `size`; else empty."""
         height, (x, y) = size[0], origin
         rows, columns = crop.shape
-        padded = np.zeros((columns, rows + 2), np.bool_)
-        padded[:, 1:-1] = crop.T
-        column, row = np.divmod(np.flatnonzero(padded[:, 1:] != padded[:, :-1]), rows + 1)
-        return cls.from_edges((x + column) * height + y + row, size)
+        block = max(1, _BLOCK_PIXELS // max(1, rows))
+        edges = []
+        for first in range(0, columns, block):
+            part = crop[:, first : first + block]
+            padded = np.zeros((part.shape[1], rows + 2), np.bool_)
+            padded[:, 1:-1] = part.T
+            column, row = np.divmod(np.flatnonzero(padded[:, 1:] != padded[:, :-1]), rows + 1)
+            edges.append((x + first + column) * height + y + row)
+        return cls.from_edges(np.concatenate(edges) if edges else np.empty(0, np.int64), size)
 
     @classmethod
     def from_edges(cls, edges: Ints, size: tuple[int, int]) -> "Rle":

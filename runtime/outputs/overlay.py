@@ -1,5 +1,8 @@
 """The photograph with its masks: tinted areas, thin bright outlines, and the prompts."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -13,6 +16,8 @@ _NEGATIVE: Color = (231, 76, 60)
 _WHITE: Color = (255, 255, 255)
 _SHADOW: Color = (0, 0, 0)
 _SUPERSAMPLING = 4
+_BAND_ROWS = 256
+"""Large masks are drawn in bands of so many rows: no copy of a photograph's size is made."""
 
 Bools = NDArray[np.bool_]
 
@@ -20,39 +25,48 @@ Bools = NDArray[np.bool_]
 def draw_overlay(image: Image.Image, result: Result) -> None:
     """Draws the result onto its photograph, in place (RGB, original size)."""
     top = _topmost(result)
-    for index, mask in enumerate(result.masks):
-        x0, y0, x1, y1 = mask.rle.box
-        _paste(image, color(index), top[y0:y1, x0:x1] == index + 1, (x0, y0), FILL_OPACITY)
     thickness = max(1, round(max(image.size) / 320))
     for index, mask in enumerate(result.masks):
-        _outline(image, mask, top, index + 1, lighter(color(index), 0.55), thickness)
+        for x0, y0, visible in _bands(top, index + 1, mask):
+            _paste(image, color(index), visible, (x0, y0), FILL_OPACITY)
+    for index, mask in enumerate(result.masks):
+        _outline(image, mask, top, index + 1, thickness)
     radius = max(3.0, max(image.size) / 110)
     for index, mask in enumerate(result.masks):
         if mask.crop_box is None:
             _draw_prompt(image, mask, lighter(color(index), 0.6), radius)
 
 
-def _topmost(result: Result) -> NDArray[np.uint16]:
+def _topmost(result: Result) -> NDArray[Any]:
     """Number of the last mask that each pixel belongs to, from 1: the smallest, where masks come sorted by area."""
-    top = np.zeros(result.image_size, np.uint16)
+    top = np.zeros(result.image_size, np.uint8 if len(result.masks) < 256 else np.uint16)
     for index, mask in enumerate(result.masks):
         x0, y0, x1, y1 = mask.rle.box
         top[y0:y1, x0:x1][mask.rle.decode_crop(mask.rle.box)] = index + 1
     return top
 
 
-def _outline(
-    image: Image.Image, mask: MaskRecord, top: NDArray[np.uint16], number: int, rgb: Color, thickness: int
-) -> None:
-    """A bright line inside the mask's edge with a soft shadow, where no other mask lies on it."""
-    if not mask.area:
-        return
+def _bands(top: NDArray[Any], number: int, mask: MaskRecord) -> Iterator[tuple[int, int, Bools]]:
+    """Where a mask is on top, in horizontal bands of its box: x and y of a band's corner, and its pixels."""
     x0, y0, x1, y1 = mask.rle.box
+    for y in range(y0, y1, _BAND_ROWS):
+        yield x0, y, top[y : min(y + _BAND_ROWS, y1), x0:x1] == number
+
+
+def _outline(image: Image.Image, mask: MaskRecord, top: NDArray[Any], number: int, thickness: int) -> None:
+    """A bright line inside the mask's edge with a soft shadow, where no other mask lies on it."""
     inside = mask.rle.decode_crop(mask.rle.box)
-    visible = top[y0:y1, x0:x1] == number
-    core = _eroded(inside, thickness)
-    _paste(image, _SHADOW, core & ~_eroded(core, thickness) & visible, (x0, y0), 0.25)
-    _paste(image, rgb, inside & ~core & visible, (x0, y0), 1.0)
+    rgb = lighter(color(number - 1), 0.55)
+    _, box_y, _, _ = mask.rle.box
+    for x0, y0, visible in _bands(top, number, mask):
+        # Rows around the band decide how far its own are from the edge.
+        first = max(0, y0 - box_y - 2 * thickness)
+        around = inside[first : y0 - box_y + len(visible) + 2 * thickness]
+        core = _eroded(around, thickness)
+        shadow = core & ~_eroded(core, thickness)
+        rows = slice(y0 - box_y - first, y0 - box_y - first + len(visible))
+        _paste(image, _SHADOW, shadow[rows] & visible, (x0, y0), 0.25)
+        _paste(image, rgb, (around & ~core)[rows] & visible, (x0, y0), 1.0)
 
 
 def _eroded(mask: Bools, pixels: int) -> Bools:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw
 
+from tinysam.runtime.masks import rle
 from tinysam.runtime.masks.nms import nms
 from tinysam.runtime.masks.polygons import outlines, polygons, simplified
 from tinysam.runtime.masks.regions import components, remove_small_regions
@@ -148,3 +149,10 @@ def test_simplified_outline_stays_near() -> None:
     for point in ring:
         part = np.clip(((point - start) * along).sum(1) / (along**2).sum(1), 0, 1)
         assert np.hypot(*(point - start - part[:, None] * along).T).min() <= 1.0 + 1e-9
+
+
+def test_rle_does_not_depend_on_the_blocks_it_is_made_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.random.default_rng(0).random((50, 70)) < 0.5
+    whole = Rle.encode(mask)
+    monkeypatch.setattr(rle, "_BLOCK_PIXELS", 120)
+    np.testing.assert_array_equal(Rle.encode(mask).counts, whole.counts)

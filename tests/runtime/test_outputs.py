@@ -13,6 +13,7 @@ from tests.runtime.conftest import picture
 from tinysam.runtime.errors import OutputError
 from tinysam.runtime.formats import FORMATS
 from tinysam.runtime.masks.rle import Rle
+from tinysam.runtime.outputs import overlay
 from tinysam.runtime.outputs.atomic import replacing
 from tinysam.runtime.outputs.overlay import draw_overlay
 from tinysam.runtime.outputs.palette import color
@@ -224,3 +225,11 @@ def test_unwritable_folder_is_said(tmp_path: Path, result: Result) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match="Permission denied"):
         write(result, tmp_path, "json")
+
+
+def test_overlay_does_not_depend_on_the_bands_it_is_drawn_in(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, banded = picture(SIZE[1], SIZE[0]), picture(SIZE[1], SIZE[0])
+    draw_overlay(whole, result)
+    monkeypatch.setattr(overlay, "_BAND_ROWS", 7)
+    draw_overlay(banded, result)
+    np.testing.assert_array_equal(np.asarray(banded), np.asarray(whole))
