@@ -222,6 +222,11 @@ def test_two_processes_on_the_same_artifacts_and_folder(photo: Path) -> None:
     assert masks_of(Path("out/photo.npz")).any()
 
 
+def _heed_signals() -> None:
+    """A shell that starts tests in the background lets them, and their children, ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 def test_interrupted_run_leaves_whole_files_only(tmp_path: Path, signal_number: int) -> None:
     folder = tmp_path / "many"
@@ -229,7 +234,7 @@ def test_interrupted_run_leaves_whole_files_only(tmp_path: Path, signal_number: 
     for index in range(40):
         picture(seed=index).save(folder / f"{index}.png")
     command = [sys.executable, "-m", "tinysam.runtime.cli", str(folder), "--format", "npz"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=_heed_signals)
     deadline = time.monotonic() + 60
     while not (Path("out").is_dir() and any(Path("out").glob("*.npz"))):
         assert time.monotonic() < deadline
