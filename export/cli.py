@@ -30,6 +30,12 @@ def parser() -> argparse.ArgumentParser:
         "(default: photographs that come with scikit-image)",
     )
     options.add_argument("--calib-count", type=int, default=32, help="how many of them to use (default: 32)")
+    options.add_argument(
+        "--least-mask-iou",
+        type=float,
+        default=0.7,
+        help="mean IoU of INT8 and PyTorch masks below which nothing is published (default: 0.7)",
+    )
     options.add_argument("--out", type=Path, default=Path("artifacts"), help="parent of the artifact folder")
     return options
 
@@ -51,6 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
         calib=arguments.calib_dir,
         calib_count=arguments.calib_count,
         out=arguments.out,
+        least_mask_iou=arguments.least_mask_iou,
     )
     if export(settings):
         print(f"artifacts in {settings.folder}")

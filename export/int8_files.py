@@ -23,8 +23,6 @@ from tinysam.runtime.manifest import ModelFile
 
 METHOD = "mse"
 """How activation ranges are found."""
-LEAST_AGREEMENT = 0.7
-"""Mean IoU with PyTorch's masks below which INT8 files are not published."""
 
 
 @dataclass(frozen=True)
@@ -102,11 +100,11 @@ def mask_iou(a: Floats, b: Floats) -> float:
     return float(np.logical_and(a > 0, b > 0).sum() / union) if union else 1.0
 
 
-def check_int8(folder: Path, files: list[ModelFile], cases: list[ReferenceCase]) -> dict[str, Any]:
+def check_int8(folder: Path, files: list[ModelFile], cases: list[ReferenceCase], least: float) -> dict[str, Any]:
     """Runs the INT8 encoder and decoder one after the other and compares the chosen masks with PyTorch's.
 
     Raises:
-        ParityError: a value is not finite, or the masks agree less than `LEAST_AGREEMENT`.
+        ParityError: a value is not finite, or the mean IoU of the masks is below `least`.
     """
     encoder, decoder = (engines.load(folder / file.path, file, engines.usable_cores()) for file in files)
     engine = files[0].engine
@@ -123,12 +121,12 @@ def check_int8(folder: Path, files: list[ModelFile], cases: list[ReferenceCase])
                 same.append(chosen == expected)
                 agreement.append(mask_iou(found["low_res_masks"][i, chosen], answer["low_res_masks"][i, expected]))
     mean = float(np.mean(agreement))
-    if mean < LEAST_AGREEMENT:
+    if mean < least:
         raise ParityError(
             f"{files[0].path} and {files[1].path}: INT8 masks agree with PyTorch's by a mean IoU of {mean:.3f}, "
-            f"at least {LEAST_AGREEMENT} needed; calibrate on photographs like yours (--calib-dir)"
+            f"at least {least} needed; calibrate on photographs like yours (--calib-dir) or lower --least-mask-iou"
         )
-    return {"reference": "torch", "mask_iou": mean, "same_mask": float(np.mean(same)), "tolerance": LEAST_AGREEMENT}
+    return {"reference": "torch", "mask_iou": mean, "same_mask": float(np.mean(same)), "tolerance": least}
 
 
 def decode(decoder: engines.Engine, engine: str, embedding: Floats, prompts: Feed) -> dict[str, Floats]:

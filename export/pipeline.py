@@ -150,7 +150,7 @@ def write_quantized(
             pair = int8_files.write_int8(
                 folder, engine, calibration, settings.target, settings.image_size, len(settings.mask_tokens)
             )
-            parity = int8_files.check_int8(folder, pair, cases)
+            parity = int8_files.check_int8(folder, pair, cases, settings.least_mask_iou)
             size = sum(file.size_bytes for file in pair) / 1e6
             details.append(f"({size:.1f} MB, mask IoU with PyTorch {parity['mask_iou']:.3f})")
         files += [replace(file, parity=parity) for file in pair]

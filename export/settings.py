@@ -45,8 +45,12 @@ class ExportSettings:
     calib_count: int
     out: Path
     seed: int = 0
+    least_mask_iou: float = 0.7
+    """Mean IoU with PyTorch's masks below which INT8 files are not published."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.least_mask_iou <= 1:
+            raise ExportError(f"least mask IoU {self.least_mask_iou}: expected 0 to 1")
         if self.variant.teacher_only:
             raise ExportError(
                 f"{self.variant.name} is a teacher, too large for the edge: choose nano, tinysam or mobilesam"
