@@ -25,6 +25,7 @@ TARGETS = ("raspberrypi", "android", "web")
 PYTHONS = ("3.11", "3.13")
 """Pythons that an offline wheelhouse serves: those of Debian 12 and 13, on which Raspberry Pi OS is built."""
 TEMPLATES = Path(__file__).with_name("templates")
+LICENSE = Path(__file__).resolve().parents[2] / "LICENSE"
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ def build_bundle(choice: Choice, out: Path) -> Path:
             shutil.copytree(TEMPLATES / "web", folder, dirs_exist_ok=True)
         else:
             manifest = _fill_device(choice, folder)
+        if LICENSE.is_file():
+            shutil.copyfile(LICENSE, folder / "LICENSE")
         name = f"tinysam-{manifest.variant}-{manifest.image_size}-{choice.target}"
         _describe(choice, manifest, folder)
         root = folder.rename(Path(work) / name)

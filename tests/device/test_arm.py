@@ -18,7 +18,7 @@ from tinysam.device.bundle.archive import Choice, build_bundle
 
 MIN_IOU = {"int8": 0.9, "fp32": 0.999}
 """Why INT8 is not nearer to 1: docs/raspberry-pi.md."""
-MATRIX = [(release, board) for release in (BOOKWORM, TRIXIE) for board in (PI4, PI5)]
+MATRIX = [(BOOKWORM, PI4), (TRIXIE, PI5), (BOOKWORM, PI5), (TRIXIE, PI4)]
 
 
 def test_the_int8_self_test_passes_on_an_emulated_raspberry_pi_5(bundle: Path, tmp_path: Path) -> None:
@@ -78,7 +78,9 @@ def test_installs_offline_and_runs(release: Release, board: Board, full_bundle: 
     folder = unpack(full_bundle, tmp_path)
     binds = {tmp_path: "/work"}
     inside = f"/work/{folder.name}"
-    done = emulator.shell(f"{inside}/install.sh --prefix /work/tinysam --backend both", binds=binds, timeout_s=1500)
+    # pip would spend minutes of emulation on compiling Python files ahead of use.
+    command = f"PIP_COMPILE=0 {inside}/install.sh --prefix /work/tinysam --backend both"
+    done = emulator.shell(command, binds=binds, timeout_s=1500)
     print(done.stdout)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("mask") == 4
