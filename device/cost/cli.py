@@ -35,8 +35,6 @@ def main(arguments: list[str] | None = None) -> int:
     for row in rows:
         if row.operations:
             print(f"\n{operations_table(row)}")
-    if options.out:
-        _write(options.out, rows)
     return 0
 
 
@@ -64,6 +62,8 @@ def _measure_all(options: argparse.Namespace) -> list[Row]:
                 ops=options.ops,
             )
             rows.append(_row(subject, cpu, cost))
+            if options.out:
+                _write(options.out, rows)
     return rows
 
 

@@ -18,7 +18,7 @@ from tinysam.device.bundle.archive import Choice, build_bundle
 
 MIN_IOU = {"int8": 0.9, "fp32": 0.999}
 """Why INT8 is not nearer to 1: docs/raspberry-pi.md."""
-MATRIX = [(BOOKWORM, PI4), (TRIXIE, PI5), (BOOKWORM, PI5), (TRIXIE, PI4)]
+MATRIX = [(TRIXIE, PI5), (BOOKWORM, PI4), (BOOKWORM, PI5), (TRIXIE, PI4)]
 
 
 def test_the_int8_self_test_passes_on_an_emulated_raspberry_pi_5(bundle: Path, tmp_path: Path) -> None:
@@ -65,38 +65,39 @@ def _save_convolution(path: Path, weights: np.ndarray) -> None:
 
 
 @pytest.fixture(scope="session")
-def full_bundle(artifacts_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both precisions, both engines, with the wheelhouse."""
-    choice = Choice("raspberrypi", artifacts_dir, ("int8", "fp32"), with_wheels=True)
-    return build_bundle(choice, tmp_path_factory.mktemp("dist"))
+def offline_bundle(artifacts_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """INT8, both engines, with the wheelhouse."""
+    return build_bundle(Choice("raspberrypi", artifacts_dir, with_wheels=True), tmp_path_factory.mktemp("dist"))
 
 
-@pytest.mark.skipif(not RUN_MATRIX, reason="the whole matrix takes a quarter of an hour: make test-arm")
+@pytest.mark.skipif(not RUN_MATRIX, reason="the whole matrix takes long: make test-arm")
 @pytest.mark.parametrize(("release", "board"), MATRIX, ids=lambda value: getattr(value, "suite", None) or value.cpu)
-def test_installs_offline_and_runs(release: Release, board: Board, full_bundle: Path, tmp_path: Path) -> None:
+def test_installs_offline_and_runs(
+    release: Release, board: Board, offline_bundle: Path, artifacts_dir: Path, tmp_path: Path
+) -> None:
     emulator = emulator_or_skip(release, board, engines=False)
-    folder = unpack(full_bundle, tmp_path)
-    binds = {tmp_path: "/work"}
+    folder = unpack(offline_bundle, tmp_path)
+    binds = {tmp_path: "/work", artifacts_dir.resolve(): "/model"}
     inside = f"/work/{folder.name}"
     # pip would spend minutes of emulation on compiling Python files ahead of use.
     command = f"PIP_COMPILE=0 {inside}/install.sh --prefix /work/tinysam --backend both"
     done = emulator.shell(command, binds=binds, timeout_s=1500)
-    print(done.stdout)
+    print(done.stdout, flush=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("mask") == 4
-    for backend in ("onnx", "tflite"):
-        for precision in ("int8", "fp32"):
+    assert done.stdout.count("mask") == 2
+    for precision in ("int8", "fp32"):
+        for backend in ("onnx", "tflite"):
             prompt = f"--point 220,120 --backend {backend} --precision {precision} --format mask"
-            command = f"/work/tinysam/bin/tinysam-run {inside}/selftest/picture.jpg {prompt}"
             out = f"out-{backend}-{precision}"
-            done = emulator.shell(f"{command} --out /work/{out}", binds=binds, timeout_s=600)
+            command = f"/work/tinysam/bin/tinysam-run {inside}/selftest/picture.jpg {prompt} --model /model"
+            done = emulator.shell(f"{command} --out /work/{out}", binds=binds, timeout_s=900)
             assert done.returncode == 0, done.stderr
             here = [sys.executable, "-m", "tinysam.runtime.cli", str(folder / "selftest/picture.jpg"), *prompt.split()]
-            here += ["--model", str(folder / "model"), "--out", str(tmp_path / f"here-{out}")]
+            here += ["--model", str(artifacts_dir), "--out", str(tmp_path / f"here-{out}")]
             subprocess.run(here, check=True, capture_output=True)
             on_arm, on_x86 = (_read_mask(tmp_path / name) for name in (out, f"here-{out}"))
             iou = (on_arm & on_x86).sum() / (on_arm | on_x86).sum()
-            print(f"{release.suite} {board.cpu} {backend} {precision}: IoU {iou:.5f}")
+            print(f"{release.suite} {board.cpu} {backend} {precision}: IoU {iou:.5f}", flush=True)
             assert iou >= MIN_IOU[precision]
 
 
