@@ -45,7 +45,10 @@ async function main() {
 
 /** The model's TFLite files of these precisions, checked, and a manifest that lists only them. */
 async function readModel(folder, precisions) {
-  const manifest = JSON.parse(await readFile(path.join(folder, "manifest.json"), "utf8"));
+  const text = await readFile(path.join(folder, "manifest.json"), "utf8").catch(() => {
+    throw new Error(`no model at ${folder}: make one with \`make export-int8\``);
+  });
+  const manifest = JSON.parse(text);
   if (manifest.schema !== 1) throw new Error(`${folder}: manifest schema ${manifest.schema}, this page reads 1`);
   manifest.files = manifest.files.filter((f) => f.engine === "tflite" && precisions.includes(f.precision));
   manifest.files.sort((a, b) => precisions.indexOf(a.precision) - precisions.indexOf(b.precision));
