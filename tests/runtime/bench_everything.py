@@ -1,7 +1,7 @@
 """Segment-everything against the textbook generator in eager PyTorch, in one run on one machine.
 
     python -m tests.runtime.bench_everything artifacts/nano-448 --checkpoint embedded
-    python -m tests.runtime.bench_everything /tmp/artifacts/tinysam-1024 --checkpoint tinysam.pth
+    python -m tests.runtime.bench_everything artifacts/tinysam-1024 --checkpoint tinysam.pth
 
 The textbook is SAM's automatic mask generator over this project's plain torch model: 64 points at once, every mask
 brought to the photograph's size, filters, boxes and run lengths there. Both sides get the same picture, grid and

@@ -64,6 +64,10 @@ def test_one_engine_is_enough(bare: tuple[Path, str], real_artifacts: Path, tmp_
     with np.load(tmp_path / "out" / "photo.npz") as arrays:
         assert arrays["masks"].shape == (1, 150, 200)
     assert run("--points-per-side", "4", "--backend", engine).returncode == 0
+    bench = [commands / "tinysam-bench", tmp_path / "photo.png", "--model", real_artifacts, "--repeats", "1"]
+    report = ["--precision", "fp32", "--json", tmp_path / "report.json"]
+    subprocess.run([*bench, *report], check=True, env=_clean(), stdout=subprocess.DEVNULL)
+    assert [case["backend"] for case in json.loads((tmp_path / "report.json").read_text())["cases"]] == [engine]
     other = run("--backend", ENGINES[engine])
     assert other.returncode == 4
     assert f"pip install tinysam-edge[{ENGINES[engine]}]" in other.stderr

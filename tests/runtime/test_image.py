@@ -91,9 +91,9 @@ def test_every_mode_becomes_rgb_of_the_same_look(tmp_path: Path, mode: str, suff
 
 
 def test_16_bit_grey_is_scaled(tmp_path: Path) -> None:
-    samples = np.array([[0, 257, 32896, 65535]], np.uint16)
+    samples = np.array([[0, 257, 32896, 33000, 65535]], np.uint16)
     Image.fromarray(samples).save(tmp_path / "deep.png")
-    np.testing.assert_array_equal(pixels(tmp_path / "deep.png")[0, :, 0], [0, 1, 128, 255])
+    np.testing.assert_array_equal(pixels(tmp_path / "deep.png")[0, :, 0], [0, 1, 128, 128, 255])
     assert "8 bits" in load_image(tmp_path / "deep.png").notes[0]
 
 
