@@ -48,14 +48,21 @@ class Seconds(NamedTuple):
 
 
 @torch.inference_mode()
-def textbook(model: Sam, picture: Image.Image, settings: EverythingSettings, batches: int | None = None) -> int:
-    """SAM's generator; returns the number of masks. Decodes only the first `batches` batches if given."""
-    frame = Frame((picture.height, picture.width), model.image_size)
+def encode(model: Sam, picture: Image.Image, frame: Frame) -> Tensor:
+    """The embedding of a photograph."""
     pixels = torch.from_numpy(resize(picture, frame).copy()).permute(2, 0, 1).float()
     height, width = frame.input_size
     padded = F.pad(normalize(pixels), (0, model.image_size - width, 0, model.image_size - height))
-    embedding = model.encode(padded[None])
-    points = frame.to_model(point_grid(settings.points_per_side) * [picture.width, picture.height])
+    return model.encode(padded[None])
+
+
+@torch.inference_mode()
+def textbook(
+    model: Sam, embedding: Tensor, frame: Frame, settings: EverythingSettings, batches: int | None = None
+) -> int:
+    """SAM's generator after the encoder; returns the number of masks. Decodes only `batches` batches if given."""
+    height, width = frame.original_size
+    points = frame.to_model(point_grid(settings.points_per_side) * [width, height])
     kept: list[tuple[Tensor, Tensor, list[list[int]]]] = []
     for start in range(0, len(points), BATCH)[:batches]:
         coords = torch.from_numpy(points[start : start + BATCH])[:, None]
@@ -147,14 +154,15 @@ def main() -> None:
 
 def _textbook_seconds(model: Sam, picture: Image.Image, settings: EverythingSettings, batches: int | None) -> Seconds:
     total = -(-(settings.points_per_side**2) // BATCH)
-    seconds, count = timed(lambda: textbook(model, picture, settings, batches))
+    done = min(batches or total, total)
+    frame = Frame((picture.height, picture.width), model.image_size)
+    encoding, embedding = timed(lambda: encode(model, picture, frame))
+    decoding, count = timed(lambda: textbook(model, embedding, frame, settings, done))
+    seconds = Seconds(*(first + rest * total / done for first, rest in zip(encoding, decoding, strict=True)))
     remark = f"{count} masks, {settings.points_per_side**2} points"
-    if batches and 1 < batches < total:
-        first, _ = timed(lambda: textbook(model, picture, settings, 1))
-        factor = (total - 1) / (batches - 1)
-        seconds = Seconds(*(one + (all_ - one) * factor for one, all_ in zip(first, seconds, strict=True)))
-        remark = f"scaled up from {batches} of {total} batches"
-    print(seconds.line("eager torch, full grid", seconds, remark))
+    if done < total:
+        remark = f"decoder scaled up from {done} of {total} batches"
+    print(seconds.line("eager torch, full grid", seconds, remark), flush=True)
     return seconds
 
 
