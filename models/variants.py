@@ -38,7 +38,7 @@ VARIANTS = {
             "nano",
             TINYVIT_NANO,
             448,
-            single_mask=False,
+            single_mask=True,
             embedded="nano.safetensors",
             decoder_mlp_dim=1024,
         ),
