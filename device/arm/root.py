@@ -26,6 +26,8 @@ PACKAGES = (
     "gzip",
     "sed",
     "grep",
+    # Debian's pip reads the certificates as it starts, network or not.
+    "ca-certificates",
 )
 TOOL_PACKAGES = ("qemu-user-static", "qemu-user", "proot")
 TOOL_SUITE = "bookworm"
@@ -64,11 +66,19 @@ def build_root(release: Release, cache: Path) -> Path:
         shell = root / "usr/bin/sh"
         if not shell.is_symlink():
             shell.symlink_to("dash")
-        for name in ("tmp", "root", "etc", "dev"):
-            (root / name).mkdir(exist_ok=True)
+        for name in ("tmp", "root", "dev", "etc/ssl/certs"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        _write_certificates(root)
         (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
 
     return _build_once(cache / release.suite / "base", fill)
+
+
+def _write_certificates(root: Path) -> None:
+    """What the maintainer script of ca-certificates would write."""
+    found = sorted((root / "usr/share/ca-certificates").rglob("*.crt"))
+    text = "".join(path.read_text() for path in found)
+    (root / "etc/ssl/certs/ca-certificates.crt").write_text(text)
 
 
 def build_tools(cache: Path) -> Path:
