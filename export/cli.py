@@ -4,12 +4,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from tinysam.runtime.cli import Parser
+
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line; nothing heavy is imported for `--help`."""
-    options = argparse.ArgumentParser(
+    options = Parser(
         prog="tinysam-export",
         description="Export a tiny Segment-Anything model to ONNX and TFLite, fp32 and INT8.",
     )

@@ -7,6 +7,7 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from tinysam.runtime.formats import FORMATS
 
@@ -31,9 +32,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return command.run(options)
 
 
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong command line in one line, without the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the error and exits with code 2."""
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="tinysam-run",
         description="Segment photographs: the objects you point at, or everything if you point at nothing.",
         epilog=_EXIT_CODES,
