@@ -50,7 +50,7 @@ def unpack_packages(packages: tuple[str, ...], suite: str, architecture: str, ro
     Raises:
         DebianUnavailable: no mirror, no apt, or a download that failed; the message holds apt's last line.
     """
-    source = mirror()
+    source, root = mirror(), root.resolve()
     for name in MERGED_FOLDERS:
         (root / "usr" / name).mkdir(parents=True, exist_ok=True)
         if not (root / name).exists():
