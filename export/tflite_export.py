@@ -8,6 +8,7 @@ their weights, are converted together here.
 import contextlib
 import io
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -49,6 +50,16 @@ def quiet() -> Iterator[None]:
         finally:
             os.dup2(saved, 2)
             os.close(saved)
+
+
+@contextlib.contextmanager
+def same_recursion_limit() -> Iterator[None]:
+    """onnx2tf lifts the recursion limit of the whole process: nested input then ends in a crash, not an error."""
+    limit = sys.getrecursionlimit()
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def keras_model(signature: TFLiteSignature, folder: Path) -> Any:
@@ -113,7 +124,7 @@ def to_tflite(signatures: list[TFLiteSignature], path: Path) -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        with quiet(), tempfile.TemporaryDirectory() as name:
+        with quiet(), same_recursion_limit(), tempfile.TemporaryDirectory() as name:
             content = convert(signatures, Path(name))
     except Exception as error:  # the converters raise whatever happens to go wrong inside them
         reason = str(error).strip().splitlines() or [type(error).__name__]

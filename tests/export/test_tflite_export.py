@@ -1,5 +1,6 @@
 """The converter's traps: maps whose layout cannot be told from their shape, signatures, names."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,9 @@ def test_only_ambiguous_maps_need_hints(tmp_path: Path, image: torch.Tensor) -> 
 def test_an_ambiguous_map_keeps_its_layout_and_needs_no_transposition(tmp_path: Path, image: torch.Tensor) -> None:
     model = exported(SIDE, image, tmp_path / "graph.onnx")
     signature = TFLiteSignature("run", tmp_path / "graph.onnx", {"image": image.numpy()}, ("y",), ("image",))
+    limit = sys.getrecursionlimit()
     to_tflite([signature], tmp_path / "graph.tflite")
+    assert sys.getrecursionlimit() == limit
     interpreter = Interpreter(str(tmp_path / "graph.tflite"))
     found = interpreter.get_signature_runner("run")(image=image.permute(0, 2, 3, 1).numpy())["y"]
     with torch.no_grad():
