@@ -42,7 +42,7 @@ VARIANTS = {
             embedded="nano.safetensors",
             decoder_mlp_dim=1024,
             # Chosen on validation photographs: its predicted IoU seldom reaches SAM's 0.88.
-            everything={"pred_iou_thresh": 0.35, "stability_score_thresh": 0.55, "coarse_logit_thresh": 3.0},
+            everything={"pred_iou_thresh": 0.3, "stability_score_thresh": 0.5, "coarse_logit_thresh": 2.5},
         ),
         Variant("tinysam", TINYVIT_5M, 1024, single_mask=False),
         Variant("mobilesam", TINYVIT_5M, 1024, single_mask=True),
