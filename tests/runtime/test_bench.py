@@ -30,7 +30,8 @@ def test_report_holds_every_stage_of_every_case(report: Path) -> None:
         for times in case["stages_ms"].values():
             assert 0 < times["median"] <= times["p95"]
         assert case["image_size"] == [60, 40]
-        assert 10 < case["rss_mb"]["started"] <= case["rss_mb"]["everything"] < 2000
+        memory = case["rss_mb"]  # of the process that also runs the tests, so only the growth says something
+        assert 10 < memory["started"] <= memory["everything"] < memory["started"] + 500
         assert case["everything"]["prompts"] > 0
 
 

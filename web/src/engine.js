@@ -109,8 +109,10 @@ export class Model {
     const kinds = this.manifest.mask_tokens.length;
     const area = this.lowRes ** 2;
     const last = chosen.signature.outputs.low_res_masks.shape.at(-1) === kinds && this.lowRes !== kinds;
+    // The choices are the masks of an ambiguous prompt; token 0, the single mask, is not one of them.
+    const choices = [...this.manifest.mask_tokens.keys()].filter((k) => kinds === 1 || this.manifest.mask_tokens[k] !== 0);
     return prompts.map((_, p) =>
-      this.manifest.mask_tokens.map((_token, k) => ({
+      choices.map((k) => ({
         logits: last ? strided(masks, p * area * kinds + k, kinds, area) : masks.subarray((p * kinds + k) * area, (p * kinds + k + 1) * area),
         iou: iou[p * kinds + k],
       })),
