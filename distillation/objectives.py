@@ -31,7 +31,10 @@ class Objective(Protocol):
 def answer(model: Sam, embeddings: Tensor, prompt: Prompt) -> Decoded:
     """`Sam.decode` with the image cells kept in the precision of `embeddings`, which saves most of the casts."""
     encoder = model.prompt_encoder
-    image = embeddings + encoder.dense(prompt.mask_input).to(embeddings.dtype)
+    dense = encoder.dense(prompt.mask_input)
+    if prompt.masked is not None:
+        dense = torch.where(prompt.masked[:, None, None, None], dense, encoder.dense(None))
+    image = embeddings + dense.to(embeddings.dtype)
     position = encoder.grid_position_encoding().to(embeddings.dtype)
     decoded: Decoded = model.mask_decoder(image, position, encoder.points(prompt.coords, prompt.labels))
     return decoded
@@ -50,7 +53,7 @@ class Supervised:
             embeddings = student.encode(images(batch)).repeat_interleave(recipe.prompts, 0)
             count = round_count(recipe, step)
             losses = []
-            asked = rounds(lambda prompt: answer(student, embeddings, prompt), batch, count, recipe.hard_prompts)
+            asked = rounds(lambda prompt: answer(student, embeddings, prompt), batch, count, recipe)
             for i, (prompt, decoded) in enumerate(asked):
                 with self.device.exact():
                     result = supervised(decoded, batch, prompt.single)
@@ -103,7 +106,7 @@ class FullStage:
             mine, theirs = (e.repeat_interleave(recipe.prompts, 0) for e in (embedding, target))
             losses = []
             count = round_count(recipe, step)
-            asked = rounds(lambda prompt: answer(student, mine, prompt), batch, count, recipe.hard_prompts)
+            asked = rounds(lambda prompt: answer(student, mine, prompt), batch, count, recipe)
             for i, (prompt, decoded) in enumerate(asked):
                 with torch.no_grad():
                     taught = answer(self.teacher, theirs, prompt)

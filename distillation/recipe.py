@@ -23,6 +23,8 @@ class Recipe:
     """Prompts per photograph."""
     box_share: float = 0.5
     """Share of first prompts that are boxes; the others are one click."""
+    box_masks: float = 0.0
+    """Share of the boxes that come with the filled box as mask input, as the runtime gives them to such a variant."""
     rounds: float = 0.5
     """Mean number of further clicks, drawn from where the prediction is wrong; geometric, at most `max_rounds`."""
     max_rounds: int = 9
@@ -63,7 +65,7 @@ class Recipe:
         for name in ("batch", "prompts", "steps", "image_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
-        for name in ("box_share", "whole_share", "paste_share", "colour", "ema"):
+        for name in ("box_share", "box_masks", "whole_share", "paste_share", "colour", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected 0 to 1")
         if not 0 < self.smallest_crop <= 1:
@@ -94,6 +96,7 @@ RESUMABLE = frozenset(
         "smallest_crop",
         "paste_share",
         "rounds",
+        "box_masks",
         "learning_rate",
         "ema",
         "prompts",

@@ -12,7 +12,7 @@ from tinysam.distillation.hard_prompts import draw_true, next_click
 from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.samples import Batch
 from tinysam.models.mask_decoder import Decoded
-from tinysam.models.prompt_encoder import POSITIVE
+from tinysam.models.prompt_encoder import PIXELS_PER_CELL, POSITIVE, filled_boxes
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,11 @@ class Prompt:
     labels: Tensor
     """(P, N)."""
     mask_input: Tensor | None
-    """(P, 1, 4 grid, 4 grid) logits of the round before."""
+    """(P, 1, 4 grid, 4 grid) logits of the round before, or the filled boxes."""
     single: Tensor
     """(P,) bool: whether the prompt is unambiguous (a box, or more than one click)."""
+    masked: Tensor | None = None
+    """(P,) bool: to which prompts the mask input belongs; None: to all."""
 
 
 def round_count(recipe: Recipe, step: int) -> int:
@@ -62,13 +64,23 @@ def further(prompt: Prompt, decoded: Decoded, batch: Batch, pick: Tensor, hard: 
     )
 
 
+def first(batch: Batch, box_masks: float) -> Prompt:
+    """The prompts of the batch; a share `box_masks` of the boxes comes with the filled box as mask input."""
+    single = batch.labels[:, 0] > POSITIVE
+    if box_masks <= 0:
+        return Prompt(batch.coords, batch.labels, None, single)
+    side = batch.pixels.shape[-1] // PIXELS_PER_CELL
+    masked = single & (batch.picks[:, -1] < box_masks)
+    return Prompt(batch.coords, batch.labels, filled_boxes(batch.coords, side), single, masked)
+
+
 def rounds(
-    decode: Callable[[Prompt], Decoded], batch: Batch, count: int, hard: bool
+    decode: Callable[[Prompt], Decoded], batch: Batch, count: int, recipe: Recipe
 ) -> Iterator[tuple[Prompt, Decoded]]:
     """First prompt and `count` further ones, each with the decoder's answer."""
-    prompt = Prompt(batch.coords, batch.labels, None, batch.labels[:, 0] > POSITIVE)
+    prompt = first(batch, recipe.box_masks)
     for i in range(count + 1):
         decoded = decode(prompt)
         yield prompt, decoded
         if i < count:
-            prompt = further(prompt, decoded, batch, batch.picks[:, i], hard)
+            prompt = further(prompt, decoded, batch, batch.picks[:, i], recipe.hard_prompts)

@@ -19,8 +19,9 @@ Floats = NDArray[np.float32]
 
 def manifest_of(name: str, model: Sam) -> Manifest:
     """What an artifact folder of this model would say; all four masks are there."""
-    thresholds = EverythingThresholds(**get_variant(name).everything)  # type: ignore[arg-type]
-    return Manifest(name, model.image_size, model.grid, MEAN, STD, (0, 1, 2, 3), (), thresholds)
+    variant = get_variant(name)
+    thresholds = EverythingThresholds(**variant.everything)  # type: ignore[arg-type]
+    return Manifest(name, model.image_size, model.grid, MEAN, STD, (0, 1, 2, 3), (), thresholds, variant.box_masks)
 
 
 class TorchGraphs:

@@ -44,6 +44,7 @@ def empty_manifest(settings: ExportSettings, source: dict[str, Any]) -> Manifest
         mask_tokens=settings.mask_tokens,
         files=(),
         everything=EverythingThresholds(**settings.variant.everything),  # type: ignore[arg-type]
+        box_masks=settings.variant.box_masks,
         source=source,
         tools=tool_versions(),
     )

@@ -22,6 +22,29 @@ from tinysam.models.layers import LayerNorm2d
 
 NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, PADDING, ABSENT = 0, 1, 2, 3, -1, -2
 
+PIXELS_PER_CELL = 4
+"""Pixels of the model's input per cell of a low-res mask."""
+BOX_LOGIT = 8.0
+"""Logit inside a filled box, and its negative outside."""
+
+
+def filled_boxes(corners: Tensor, side: int) -> Tensor:
+    """Boxes as mask input: logits by how much of each low-res cell the box covers.
+
+    Args:
+        corners: (P, 2, 2) top-left and bottom-right x and y in pixels of the model's input.
+        side: of the low-res mask, 4 * grid.
+
+    Returns:
+        (P, 1, side, side), `BOX_LOGIT` where the cell is inside, minus that where it is outside.
+    """
+    start = torch.arange(side, device=corners.device) * PIXELS_PER_CELL
+    low, high = corners[:, 0, :, None], corners[:, 1, :, None]
+    overlap = torch.minimum(high, start + PIXELS_PER_CELL) - torch.maximum(low, start)
+    cover = overlap.clamp(0, PIXELS_PER_CELL) / PIXELS_PER_CELL
+    x, y = cover[:, 0], cover[:, 1]
+    return BOX_LOGIT * (2 * y[:, None, :, None] * x[:, None, None, :] - 1)
+
 
 class RandomPositionEncoding(nn.Module):
     """Random Fourier features of a position (Tancik et al. 2020, arXiv:2006.10739)."""

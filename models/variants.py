@@ -24,6 +24,8 @@ class Variant:
     """File under `models/weights/` with the weights that come with the project."""
     decoder_mlp_dim: int = 2048
     """Hidden width of the token MLPs in the decoder's transformer."""
+    box_masks: bool = False
+    """Whether it was trained with boxes that go in as filled masks as well, and should be used so."""
     everything: Mapping[str, float] = field(default_factory=dict)
     """Thresholds of segment-everything that differ from SAM's, chosen on real images (names as in the manifest)."""
 
@@ -41,6 +43,7 @@ VARIANTS = {
             single_mask=True,
             embedded="nano.safetensors",
             decoder_mlp_dim=1024,
+            box_masks=True,
             # Chosen on validation photographs: its predicted IoU seldom reaches SAM's 0.88.
             everything={"pred_iou_thresh": 0.3, "stability_score_thresh": 0.5, "coarse_logit_thresh": 2.5},
         ),

@@ -95,6 +95,8 @@ class Manifest:
     """Which of SAM's four mask tokens the decoder's mask axis holds, in order."""
     files: tuple[ModelFile, ...]
     everything: EverythingThresholds = field(default_factory=EverythingThresholds)
+    box_masks: bool = False
+    """Whether a box without a mask prompt goes in as a filled mask as well, as the model was trained."""
     source: dict[str, Any] = field(default_factory=dict)
     tools: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
@@ -160,6 +162,7 @@ def manifest_from_dict(data: Any) -> Manifest:
         std=_channels(data, "std"),
         mask_tokens=_mask_tokens(data),
         everything=_thresholds(data.get("everything")),
+        box_masks=_get(data, "box_masks", bool, False),
         source=_get(data, "source", dict, {}),
         tools=_get(data, "tools", dict, {}),
         files=tuple(_model_file(entry) for entry in _get(data, "files", list)),

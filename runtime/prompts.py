@@ -16,6 +16,11 @@ from tinysam.runtime.geometry import Frame
 
 NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, PADDING, ABSENT = 0, 1, 2, 3, -1, -2
 
+PIXELS_PER_CELL = 4
+"""Pixels of the model's input per cell of a low-res mask."""
+BOX_LOGIT = 8.0
+"""Logit inside a filled box, and its negative outside."""
+
 
 def assemble(
     frame: Frame,
@@ -58,6 +63,25 @@ def assemble(
         model_coords = np.pad(model_coords, ((0, 0), (0, 1), (0, 0)))
         model_labels = np.pad(model_labels, ((0, 0), (0, 1)), constant_values=PADDING)
     return model_coords, model_labels
+
+
+def filled_boxes(coords: NDArray[np.float32], labels: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """The boxes among prompts as mask prompts: logits by how much of each low-res cell the box covers.
+
+    Args:
+        coords: (P, N, 2) x and y in the model frame; each prompt holds one box.
+        labels: (P, N).
+        side: of the low-res mask.
+
+    Returns:
+        (P, 1, side, side), `BOX_LOGIT` where a cell lies inside, minus that where it lies outside.
+    """
+    low, high = (coords[labels == corner][..., None] for corner in (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT))
+    start = np.arange(side, dtype=np.float32) * PIXELS_PER_CELL
+    overlap = np.minimum(high, start + PIXELS_PER_CELL) - np.maximum(low, start)
+    x, y = (overlap.clip(0, PIXELS_PER_CELL) / PIXELS_PER_CELL).transpose(1, 0, 2)
+    filled: NDArray[np.float32] = np.float32(BOX_LOGIT) * (2 * y[:, None, :, None] * x[:, None, None, :] - 1)
+    return filled
 
 
 def check_points(

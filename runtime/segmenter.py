@@ -205,6 +205,8 @@ class Segmenter:
         )
         if mask is not None:
             mask = prompts.check_mask(mask, len(coords), self.graphs.low_res_side)
+        elif boxes is not None and self.manifest.box_masks:
+            mask = prompts.filled_boxes(coords, labels, self.graphs.low_res_side)
         return Prompts(coords, labels, mask)
 
     def decode(self, prompts: Prompts, multimask_output: bool = True) -> tuple[Floats, Floats]:

@@ -1,19 +1,25 @@
+from dataclasses import replace
+
 import numpy as np
 import torch
 
+from tinysam.distillation.objectives import answer
 from tinysam.distillation.recipe import Recipe
-from tinysam.distillation.rounds import Prompt, chosen_logits, round_count, rounds
+from tinysam.distillation.rounds import Prompt, chosen_logits, first, round_count, rounds
 from tinysam.distillation.samples import Batch
+from tinysam.models import build, get_variant
 from tinysam.models.mask_decoder import Decoded
+from tinysam.models.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, filled_boxes
+from tinysam.runtime.prompts import filled_boxes as runtime_filled_boxes
 
 
 def batch_of(truth: torch.Tensor) -> Batch:
     prompts = len(truth)
-    empty = torch.zeros(0)
+    empty, pixels = torch.zeros(0), torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     coords = torch.tensor([[[5.0, 5.0], [0.0, 0.0]], [[4.0, 4.0], [20.0, 20.0]]])
     labels = torch.tensor([[1, -1], [2, 3]])
     picks = torch.rand(prompts, 9, generator=torch.Generator().manual_seed(0))
-    return Batch(empty, empty, truth, coords, labels, empty, empty, empty, picks, empty)
+    return Batch(pixels, empty, truth, coords, labels, empty, empty, empty, picks, empty)
 
 
 def decoded(masks: torch.Tensor) -> Decoded:
@@ -50,7 +56,7 @@ def test_further_rounds_add_a_click_on_the_mistake_and_the_mask_before():
         masks[:, :, 1:5, 5:8] = 3.0
         return decoded(masks)
 
-    steps = list(rounds(decode, batch_of(truth), 2, hard=True))
+    steps = list(rounds(decode, batch_of(truth), 2, Recipe()))
     assert len(steps) == 3
     assert [prompt.coords.shape[1] for prompt in asked] == [2, 3, 4]
     assert asked[0].mask_input is None
@@ -68,7 +74,36 @@ def test_easy_rounds_click_anywhere_on_the_object():
     truth = torch.zeros(2, 32, 32, dtype=torch.bool)
     truth[:, 4:20, 4:20] = True
     masks = torch.full((2, 4, 8, 8), -3.0)
-    (_, _), (prompt, _) = rounds(lambda _: decoded(masks), batch_of(truth), 1, hard=False)
+    (_, _), (prompt, _) = rounds(lambda _: decoded(masks), batch_of(truth), 1, Recipe(hard_prompts=False))
     assert prompt.labels[:, 2].tolist() == [1, 1]
     x, y = prompt.coords[:, 2].long().unbind(1)
     assert truth[torch.arange(2), y, x].all()
+
+
+def test_filled_boxes_are_those_of_the_runtime():
+    generator = torch.Generator().manual_seed(0)
+    corners = (torch.rand(5, 2, 2, generator=generator) * 64).sort(1).values
+    labels = np.tile([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], (5, 1))
+    expected = runtime_filled_boxes(corners.numpy(), labels, 16)
+    np.testing.assert_allclose(filled_boxes(corners, 16).numpy(), expected, atol=1e-5)
+
+
+def test_only_boxes_come_with_a_filled_mask_and_the_share_of_them_that_was_asked_for():
+    truth = torch.ones(2, 32, 32, dtype=torch.bool)
+    assert first(batch_of(truth), 0.0).mask_input is None
+    prompt = first(batch_of(truth), 1.0)
+    assert prompt.masked.tolist() == [False, True]
+    assert (prompt.mask_input[1, 0, 1:5, 1:5] == 8).all()
+    assert (prompt.mask_input[1, 0, 5:] == -8).all()
+
+
+def test_prompts_without_a_mask_are_answered_as_if_nobody_had_one():
+    model = build(get_variant("nano"), 224).eval()
+    truth = torch.ones(2, 32, 32, dtype=torch.bool)
+    prompt = first(replace(batch_of(truth), pixels=torch.zeros(1, 3, 224, 224)), 1.0)
+    embeddings = torch.randn(1, 256, 14, 14, generator=torch.Generator().manual_seed(0)).expand(2, -1, -1, -1)
+    mixed = answer(model, embeddings, prompt)
+    click = model.decode(embeddings[:1], prompt.coords[:1], prompt.labels[:1])
+    box = model.decode(embeddings[:1], prompt.coords[1:], prompt.labels[1:], prompt.mask_input[1:])
+    torch.testing.assert_close(mixed.low_res_masks[:1], click.low_res_masks, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mixed.low_res_masks[1:], box.low_res_masks, atol=1e-4, rtol=1e-4)

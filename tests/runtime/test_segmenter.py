@@ -1,5 +1,6 @@
 """`Segmenter` on the disc model, whose masks are known by hand."""
 
+import json
 import re
 import threading
 from pathlib import Path
@@ -77,6 +78,26 @@ def test_mask_input_changes_the_result(ready: Segmenter) -> None:
     np.testing.assert_allclose(second.low_res_masks, first.low_res_masks + first.low_res_masks[0], rtol=1e-5)
     alone = ready.predict(mask_input=first.low_res_masks[:1])
     assert alone.masks.shape == (3, 40, 80)
+
+
+def test_a_box_goes_in_as_a_filled_mask_where_the_model_was_trained_so(ready: Segmenter, tmp_path: Path) -> None:
+    folder = disc_model.build(tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"box_masks": True}))
+    trained_so = Segmenter(folder, precision="fp32", threads=1)
+    trained_so.set_image(GREY)
+    # 80 pixels of the photograph are 16 low-res cells: cells 2 to 5 across and 1.5 to 4 down are inside
+    box = [10, 7.5, 30, 20]
+    filled = np.full((16, 16), -8.0)
+    filled[2:4, 2:6] = 8.0
+    filled[1, 2:6] = 0.0
+    found, plain = trained_so.predict(box=box).low_res_masks, ready.predict(box=box).low_res_masks
+    np.testing.assert_allclose(found - plain, np.broadcast_to(filled, (3, 16, 16)), atol=1e-5)
+    given = np.full((1, 16, 16), 3.0, np.float32)
+    for arguments in ({"box": box, "mask_input": given}, {"point_coords": [[30, 20]], "point_labels": [1]}):
+        np.testing.assert_array_equal(
+            trained_so.predict(**arguments).low_res_masks, ready.predict(**arguments).low_res_masks
+        )
 
 
 def test_batch_equals_one_by_one(ready: Segmenter) -> None:

@@ -83,9 +83,10 @@ export class Model {
    *
    * @param {Float32Array} embedding from `encode`
    * @param {Array<Array<[number, number, number]>>} prompts x, y in the model frame and label, per prompt
+   * @param {Float32Array=} mask low-res logits as mask prompt of all of them
    * @returns {Promise<Array<{logits: Float32Array, iou: number}[]>>} per prompt its masks, as the manifest orders them
    */
-  async decode(embedding, prompts) {
+  async decode(embedding, prompts, mask) {
     const points = Math.max(...prompts.map((prompt) => prompt.length));
     const chosen = this.signatures.find((s) => s.prompts >= prompts.length && s.points >= points);
     if (!chosen) {
@@ -103,8 +104,8 @@ export class Model {
       image_embeddings: embedding,
       point_coords: coords,
       point_labels: labels,
-      mask_input: new Float32Array(this.lowRes ** 2),
-      has_mask_input: new Float32Array(1),
+      mask_input: mask ?? new Float32Array(this.lowRes ** 2),
+      has_mask_input: new Float32Array(1).fill(mask ? 1 : 0),
     });
     const kinds = this.manifest.mask_tokens.length;
     const area = this.lowRes ** 2;

@@ -7,6 +7,28 @@ export function inputSize(width, height, imageSize) {
   return [Math.max(1, Math.floor(width * scale + 0.5)), Math.max(1, Math.floor(height * scale + 0.5))];
 }
 
+const PIXELS_PER_CELL = 4;
+const BOX_LOGIT = 8;
+
+/**
+ * A box as mask prompt: logits by how much of each low-res cell it covers.
+ *
+ * @param {[number, number]} low top left corner in the model frame
+ * @param {[number, number]} high bottom right corner
+ * @param {number} side of the low-res mask
+ * @returns {Float32Array} (side, side)
+ */
+export function filledBox(low, high, side) {
+  const cover = (axis) =>
+    Float32Array.from({ length: side }, (_, i) => {
+      const start = i * PIXELS_PER_CELL;
+      const overlap = Math.min(high[axis], start + PIXELS_PER_CELL) - Math.max(low[axis], start);
+      return Math.max(0, overlap) / PIXELS_PER_CELL;
+    });
+  const [x, y] = [cover(0), cover(1)];
+  return Float32Array.from({ length: side * side }, (_, i) => BOX_LOGIT * (2 * y[Math.floor(i / side)] * x[i % side] - 1));
+}
+
 /**
  * Weights of one axis when low-res logits are brought to `length` pixels of the photograph: SAM resizes bilinearly to
  * the model's square, crops, and resizes bilinearly again; both steps together weigh at most four low-res pixels.

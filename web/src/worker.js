@@ -2,7 +2,7 @@
 
 import { checkManifest, loadRuntime, Model, UserError } from "./engine.js";
 import { segmentEverything } from "./everything.js";
-import { inputSize, upscale, upscaleAxis } from "./geometry.js";
+import { filledBox, inputSize, upscale, upscaleAxis } from "./geometry.js";
 import { normalize, resizeRgb } from "./resize.js";
 
 const MAX_MEGAPIXELS = 40;
@@ -51,7 +51,8 @@ const commands = {
     const prompt = points.map(([x, y, label]) => [...toModel(x, y), label]);
     if (box) prompt.push([...toModel(box[0], box[1]), 2], [...toModel(box[2], box[3]), 3]);
     else prompt.push([0, 0, -1]);
-    const [masks] = await model.decode(photo.embedding, [prompt]);
+    const filled = box && manifest.box_masks ? filledBox(toModel(box[0], box[1]), toModel(box[2], box[3]), model.lowRes) : undefined;
+    const [masks] = await model.decode(photo.embedding, [prompt], filled);
     photo.masks = masks;
     const decodeMs = performance.now() - start;
     const best = masks.reduce((top, mask, i) => (mask.iou > masks[top].iou ? i : top), 0);
