@@ -17,6 +17,7 @@ projection of TinyViT-5M at 1024 and one click, and no per-head transposes of im
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -217,6 +218,7 @@ class MaskPrompt(nn.Module):
         self.first, self.second, self.last = first, second, last
         self.norm1, self.norm2 = norm1, norm2
         self.act = act
+        self.no_mask: Tensor
         self.register_buffer("no_mask", encoder.no_mask_embed.weight.detach()[None].clone())
 
     def forward(self, masks: Tensor, has_mask: Tensor) -> Tensor:
@@ -257,6 +259,17 @@ class Upscaling(nn.Module):
         return x.reshape(prompts, masks, 4 * g, 4 * g)
 
 
+class Attended(NamedTuple):
+    """What the transformer knows of P prompts, before any mask is drawn."""
+
+    cells: Tensor
+    """(P, L, dim) the image as each prompt sees it."""
+    mask_weights: Tensor
+    """(P, masks, dim / 8) what to look for in the upscaled cells."""
+    iou: Tensor
+    """(P, masks) predicted IoU of each mask."""
+
+
 class DecoderGraph(nn.Module):
     """Prompts and image embedding to low-res masks and predicted IoU; see `docs/artifacts.md` for the tensors."""
 
@@ -285,6 +298,18 @@ class DecoderGraph(nn.Module):
             token = F.relu(layer(token))
         return self.iou_last(token)
 
+    def attend(self, image_embeddings: Tensor, dense: Tensor, point_coords: Tensor, point_labels: Tensor) -> Attended:
+        """Everything but the upscaling; `dense` is the embedding of the mask prompt, or of there being none."""
+        sparse = self.prompt_tokens(point_coords, point_labels)
+        output_tokens = self.output_tokens.expand(sparse.shape[0], -1, -1)
+        tokens = torch.cat([output_tokens, sparse], dim=1)
+        absent = (point_labels == ABSENT).to(sparse.dtype) * HIDDEN
+        hidden = F.pad(absent, (output_tokens.shape[1], 0))[:, None, None, :]
+        cells = image_embeddings.flatten(1, 2) if self.channels_last else image_embeddings.flatten(2).transpose(1, 2)
+        tokens, cells = self.transformer(cells + dense, self.cell_pe, tokens, hidden)
+        weights = [head(tokens[:, 1 + i]) for i, head in zip(self.mask_tokens, self.hypernetworks, strict=True)]
+        return Attended(cells, torch.stack(weights, dim=1), self.iou(tokens[:, 0]))
+
     def forward(
         self,
         image_embeddings: Tensor,
@@ -293,16 +318,61 @@ class DecoderGraph(nn.Module):
         mask_input: Tensor,
         has_mask_input: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        sparse = self.prompt_tokens(point_coords, point_labels)
-        output_tokens = self.output_tokens.expand(sparse.shape[0], -1, -1)
-        tokens = torch.cat([output_tokens, sparse], dim=1)
-        absent = (point_labels == ABSENT).to(sparse.dtype) * HIDDEN
-        hidden = F.pad(absent, (output_tokens.shape[1], 0))[:, None, None, :]
-        cells = image_embeddings.flatten(1, 2) if self.channels_last else image_embeddings.flatten(2).transpose(1, 2)
-        cells = cells + self.mask_prompt(mask_input, has_mask_input)
-        tokens, cells = self.transformer(cells, self.cell_pe, tokens, hidden)
-        hyper = [head(tokens[:, 1 + i]) for i, head in zip(self.mask_tokens, self.hypernetworks, strict=True)]
-        return self.upscaling(cells, torch.stack(hyper, dim=1)), self.iou(tokens[:, 0])
+        dense = self.mask_prompt(mask_input, has_mask_input)
+        found = self.attend(image_embeddings, dense, point_coords, point_labels)
+        return self.upscaling(found.cells, found.mask_weights), found.iou
+
+
+class SelectiveDecoder(nn.Module):
+    """The decoder with a choice in it: masks are drawn only for prompts whose predicted IoU is above a threshold."""
+
+    def __init__(self, decoder: DecoderGraph) -> None:
+        super().__init__()
+        self.decoder = decoder
+        # The single-mask output is no answer to an ambiguous prompt, so it has no say unless it is the only one.
+        self.judged: Tensor
+        judged = [index for index, token in enumerate(decoder.mask_tokens) if token != 0] or [0]
+        self.register_buffer("judged", torch.tensor(judged))
+
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor,
+        has_mask_input: Tensor,
+        iou_threshold: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Masks of the K prompts that passed, predicted IoU of all P; `iou_threshold` is (1,)."""
+        dense = self.decoder.mask_prompt(mask_input, has_mask_input)
+        found = self.decoder.attend(image_embeddings, dense, point_coords, point_labels)
+        best = found.iou.index_select(1, self.judged).amax(1)
+        passed = (best > iou_threshold).nonzero()[:, 0]
+        cells, weights = found.cells.index_select(0, passed), found.mask_weights.index_select(0, passed)
+        return self.decoder.upscaling(cells, weights), found.iou
+
+
+class AttendStage(nn.Module):
+    """First half of a decoder in two calls, for prompts without a mask: all but the upscaling."""
+
+    def __init__(self, decoder: DecoderGraph) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, image_embeddings: Tensor, point_coords: Tensor, point_labels: Tensor) -> tuple[Tensor, ...]:
+        return self.decoder.attend(image_embeddings, self.decoder.mask_prompt.no_mask, point_coords, point_labels)
+
+
+class UpscaleStage(nn.Module):
+    """Second half of a decoder in two calls."""
+
+    def __init__(self, decoder: DecoderGraph) -> None:
+        super().__init__()
+        self.upscaling = decoder.upscaling
+
+    def forward(self, cells: Tensor, mask_weights: Tensor) -> Tensor:
+        masks: Tensor = self.upscaling(cells, mask_weights)
+        return masks
 
 
 @torch.no_grad()

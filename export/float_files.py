@@ -8,15 +8,21 @@ import torch
 
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.feeds import prompt_feed
-from tinysam.export.decoder_graph import decoder_graph
+from tinysam.export.decoder_graph import AttendStage, DecoderGraph, SelectiveDecoder, UpscaleStage, decoder_graph
 from tinysam.export.encoder_graph import encoder_graph
 from tinysam.export.onnx_export import to_onnx
 from tinysam.export.reference import ReferenceCase
 from tinysam.export.tensors import (
+    ATTEND,
+    ATTEND_INPUTS,
+    ATTEND_OUTPUTS,
     DECODER_OUTPUTS,
     ENCODE,
     ENCODER_OUTPUTS,
+    STAGED_POINTS,
     TFLITE_PROMPTS,
+    UPSCALE,
+    UPSCALE_OUTPUTS,
     channels_last,
     decode_name,
     decoder_inputs,
@@ -58,7 +64,7 @@ def write_decoder_onnx(sam: Sam, mask_tokens: tuple[int, ...], case: ReferenceCa
     for name in ("point_coords", "point_labels"):  # as many points as no other axis has
         example[name] = np.concatenate([clicks[name], boxes[name], clicks[name][:, :1]], axis=1)
     to_onnx(
-        decoder_graph(sam, mask_tokens),
+        SelectiveDecoder(decoder_graph(sam, mask_tokens)).eval(),
         tensors(decoder_inputs("onnx", case.embedding, example)),
         DECODER_OUTPUTS,
         path,
@@ -80,9 +86,29 @@ def write_decoder_tflite(sam: Sam, mask_tokens: tuple[int, ...], case: Reference
         inputs = {"image_embeddings": channels_last(case.embedding), **feed}
         to_onnx(graph, tensors(inputs), DECODER_OUTPUTS, source)
         signatures.append(TFLiteSignature(name, source, inputs, DECODER_OUTPUTS, ("mask_input",)))
+    signatures += stages(graph, case, path)
     to_tflite(signatures, path)
     for signature in signatures:
         signature.onnx.unlink()
+
+
+def stages(graph: DecoderGraph, case: ReferenceCase, path: Path) -> list[TFLiteSignature]:
+    """The decoder in two calls; writes their ONNX files beside `path`."""
+    feed = {"image_embeddings": channels_last(case.embedding), **cut(fill_slots(case.prompts[0], 1, STAGED_POINTS), 1)}
+    prompt = {name: feed[name] for name in ATTEND_INPUTS}
+    attend, upscale = AttendStage(graph).eval(), UpscaleStage(graph).eval()
+    with torch.no_grad():
+        cells, weights, _ = attend(*tensors(prompt).values())
+    found = {"cells": cells.numpy(), "mask_weights": weights.numpy()}
+    made = []
+    for name, stage, inputs, outputs in (
+        (ATTEND, attend, prompt, ATTEND_OUTPUTS),
+        (UPSCALE, upscale, found, UPSCALE_OUTPUTS),
+    ):
+        source = path.with_suffix(f".{name}.onnx")
+        to_onnx(stage, tensors(inputs), outputs, source)
+        made.append(TFLiteSignature(name, source, inputs, outputs))
+    return made
 
 
 def encoder_cases(engine: str, cases: list[ReferenceCase]) -> list[Case]:
@@ -110,6 +136,8 @@ def decoder_cases(engine: str, cases: list[ReferenceCase]) -> list[Case]:
                     filled = decoder_inputs(engine, case.embedding, cut(fill_slots(prompts, size, slots), size))
                     expected = {name: values[rows] for name, values in answer.items()}
                     found.append((decode_name(size, slots), filled, expected))
+                    if (size, slots) == (1, STAGED_POINTS) and not prompts["has_mask_input"][0]:
+                        found.append((ATTEND, filled, expected))
     return found
 
 

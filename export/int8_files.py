@@ -17,7 +17,15 @@ from tinysam.calibration.tflite_constants import pack_constants
 from tinysam.calibration.tflite_int8 import quantize_tflite
 from tinysam.export.errors import ParityError
 from tinysam.export.reference import ReferenceCase
-from tinysam.export.tensors import ENCODE, channels_last, decode_name, encoder_inputs, fill_slots, model_file
+from tinysam.export.tensors import (
+    ENCODE,
+    channels_last,
+    decode_name,
+    decoder_inputs,
+    encoder_inputs,
+    fill_slots,
+    model_file,
+)
 from tinysam.runtime import engines
 from tinysam.runtime.manifest import ModelFile
 
@@ -52,7 +60,7 @@ class FloatModel:
 
     def decode(self, embedding: Floats, feed: Feed) -> tuple[Floats, Floats]:
         """Low-res masks and predicted IoU."""
-        masks, iou = self.decoder.run(None, {"image_embeddings": embedding, **feed})
+        masks, iou = self.decoder.run(None, decoder_inputs("onnx", embedding, feed))
         return masks, iou
 
 
@@ -66,7 +74,7 @@ def calibrate_files(
         embedding = model.encode(feed.image)
         rng = np.random.default_rng([seed, i])
         made = decoder_feeds(embedding, feed.size, model.decode, low_res, rng)
-        prompts += [{"image_embeddings": embedding, **prompt} for prompt in made]
+        prompts += [decoder_inputs("onnx", embedding, prompt) for prompt in made]
     encoder = calibrate(folder / "encoder.fp32.onnx", ({"image": feed.image} for feed in feeds), METHOD)
     decoder = calibrate(folder / "decoder.fp32.onnx", prompts, METHOD)
     return Calibration(encoder, decoder, description)
@@ -132,14 +140,13 @@ def check_int8(folder: Path, files: list[ModelFile], cases: list[ReferenceCase],
 def decode(decoder: engines.Engine, engine: str, embedding: Floats, prompts: Feed) -> dict[str, Floats]:
     """Decodes prompts from an embedding in the engine's own layout."""
     if engine == "onnx":
-        return decoder.run("", {"image_embeddings": embedding, **prompts})
+        return decoder.run("", decoder_inputs("onnx", embedding, prompts))
     count, points = prompts["point_labels"].shape
     slots = 2 if points <= 2 else 8
-    name, size = (decode_name(16, 2), 16) if slots == 2 else (decode_name(1, 8), 1)
     parts = []
-    for start in range(0, count, size):
-        some = {k: v[start : start + size] if k.startswith("point") else v for k, v in prompts.items()}
-        filled = {**fill_slots(some, size, slots), "image_embeddings": embedding}
+    for i in range(count):
+        one = {k: v[i : i + 1] if k.startswith("point") else v for k, v in prompts.items()}
+        filled = {**fill_slots(one, 1, slots), "image_embeddings": embedding}
         filled["mask_input"] = channels_last(filled["mask_input"])
-        parts.append({k: v[: count - start] for k, v in decoder.run(name, filled).items()})
+        parts.append(decoder.run(decode_name(1, slots), filled))
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

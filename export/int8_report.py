@@ -12,7 +12,7 @@ from tinysam.calibration.report import MaskPair, Report, low_res_to_picture, wri
 from tinysam.export.float_files import decoder_cases, encoder_cases
 from tinysam.export.int8_files import decode, mask_iou
 from tinysam.export.reference import ReferenceCase
-from tinysam.export.tensors import ENCODE, encoder_inputs
+from tinysam.export.tensors import ENCODE, decoder_inputs, encoder_inputs
 from tinysam.runtime import engines
 from tinysam.runtime.manifest import ModelFile
 
@@ -82,7 +82,7 @@ def write_int8_report(
     report.files = file_facts(folder, files, cases[0])
     quantized = [file for file in files if file.precision == "int8"]
     if any(file.engine == "onnx" for file in quantized):
-        prompts = [{"image_embeddings": case.embedding, **prompt} for case in cases for prompt in case.prompts]
+        prompts = [decoder_inputs("onnx", case.embedding, prompt) for case in cases for prompt in case.prompts]
         images_in = [{"image": feed.image} for feed in feeds[: len(cases)]]
         for part, inputs in (("encoder", images_in), ("decoder", prompts)):
             found = layer_errors(folder / f"{part}.fp32.onnx", folder / f"{part}.int8.onnx", inputs)

@@ -1,6 +1,7 @@
 """Every written file is run, through the runtime's own engines, and compared with the PyTorch model."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from tinysam.calibration.arrays import Floats
 from tinysam.export.errors import ParityError
+from tinysam.export.tensors import run_decoder
 from tinysam.runtime import engines
 from tinysam.runtime.manifest import ModelFile
 
@@ -56,9 +58,10 @@ def check_file(
         ParityError: see `compare`.
     """
     engine = engines.load(folder / file.path, file, threads)
+    run = engine.run if file.part == "encoder" else partial(run_decoder, engine)
     tolerance = FP32_TOLERANCE[file.engine]
     errors = [
-        compare(file.path, engine.run(signature, dict(inputs)), expected, tolerance)
+        compare(f"{file.path} {signature}".strip(), run(signature, dict(inputs)), expected, tolerance)
         for signature, inputs, expected in cases
     ]
     return {"reference": "torch", "relative_error": max(errors), "tolerance": tolerance, "cases": len(cases)}

@@ -6,6 +6,7 @@ import numpy as np
 
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.feeds import Feed
+from tinysam.runtime.engines import Engine
 from tinysam.runtime.manifest import ModelFile, Signature, TensorSpec, sha256_file
 
 EMBED_DIM = 256
@@ -13,8 +14,19 @@ ENCODER_OUTPUTS = ("image_embeddings",)
 DECODER_OUTPUTS = ("low_res_masks", "iou_predictions")
 ENCODE = "encode"
 """Name of the encoder's signature in TFLite files."""
-TFLITE_PROMPTS = ((1, 2), (1, 8), (16, 2))
-"""Prompts and points of the TFLite decoder's signatures: a click or a box; several clicks; a batch of a grid."""
+TFLITE_PROMPTS = ((1, 2), (1, 8))
+"""Prompts and points of the TFLite decoder's signatures: a click or a box; several clicks.
+
+A signature for 16 prompts was no faster for each of them, with one thread or two.
+"""
+STAGED_POINTS = 2
+"""Points of a prompt of the TFLite decoder in two calls, which takes one prompt at a time."""
+ATTEND, UPSCALE = f"attend_1x{STAGED_POINTS}", "upscale_1"
+"""Names of the signatures for these two calls."""
+ATTEND_INPUTS = ("image_embeddings", "point_coords", "point_labels")
+ATTEND_OUTPUTS, UPSCALE_OUTPUTS = ("cells", "mask_weights", "iou_predictions"), ("low_res_masks",)
+ALL = -np.inf
+"""The ONNX decoder's `iou_threshold` that drops no mask."""
 LAYOUTS = {"onnx": "NCHW", "tflite": "NHWC"}
 
 
@@ -44,26 +56,46 @@ def decoder_signature(engine: str, image_size: int, masks: int, prompts: int | s
     grid = image_size // 16
     side = 4 * grid
     nchw = engine == "onnx"
+    inputs = {
+        "image_embeddings": TensorSpec((1, EMBED_DIM, grid, grid) if nchw else (1, grid, grid, EMBED_DIM)),
+        "point_coords": TensorSpec((prompts, points, 2)),
+        "point_labels": TensorSpec((prompts, points)),
+        "mask_input": TensorSpec((1, 1, side, side) if nchw else (1, side, side, 1)),
+        "has_mask_input": TensorSpec((1,)),
+    }
+    if nchw:
+        inputs["iou_threshold"] = TensorSpec((1,))
     return Signature(
+        inputs,
         {
-            "image_embeddings": TensorSpec((1, EMBED_DIM, grid, grid) if nchw else (1, grid, grid, EMBED_DIM)),
-            "point_coords": TensorSpec((prompts, points, 2)),
-            "point_labels": TensorSpec((prompts, points)),
-            "mask_input": TensorSpec((1, 1, side, side) if nchw else (1, side, side, 1)),
-            "has_mask_input": TensorSpec((1,)),
-        },
-        {
-            "low_res_masks": TensorSpec((prompts, masks, side, side)),
+            "low_res_masks": TensorSpec(("kept" if nchw else prompts, masks, side, side)),
             "iou_predictions": TensorSpec((prompts, masks)),
         },
     )
+
+
+def stage_signatures(image_size: int, masks: int) -> dict[str, Signature]:
+    """The TFLite decoder in two calls: predicted IoU first, and the upscaling for masks that are wanted."""
+    grid = image_size // 16
+    cells, weights = TensorSpec((1, grid * grid, EMBED_DIM)), TensorSpec((1, masks, EMBED_DIM // 8))
+    whole = decoder_signature("tflite", image_size, masks, 1, STAGED_POINTS)
+    return {
+        ATTEND: Signature(
+            {name: whole.inputs[name] for name in ATTEND_INPUTS},
+            {"cells": cells, "mask_weights": weights, "iou_predictions": whole.outputs["iou_predictions"]},
+        ),
+        UPSCALE: Signature(
+            {"cells": cells, "mask_weights": weights}, {"low_res_masks": whole.outputs["low_res_masks"]}
+        ),
+    }
 
 
 def decoder_signatures(engine: str, image_size: int, masks: int) -> dict[str, Signature]:
     """All of the decoder's signatures by name."""
     if engine == "onnx":
         return {"": decoder_signature(engine, image_size, masks, "prompts", "points")}
-    return {decode_name(p, n): decoder_signature(engine, image_size, masks, p, n) for p, n in TFLITE_PROMPTS}
+    whole = {decode_name(p, n): decoder_signature(engine, image_size, masks, p, n) for p, n in TFLITE_PROMPTS}
+    return {**whole, **stage_signatures(image_size, masks)}
 
 
 def encoder_inputs(engine: str, image: Floats) -> dict[str, Floats]:
@@ -72,9 +104,9 @@ def encoder_inputs(engine: str, image: Floats) -> dict[str, Floats]:
 
 
 def decoder_inputs(engine: str, embedding: Floats, prompts: Feed) -> dict[str, Floats]:
-    """Decoder inputs in the engine's layout, from an NCHW embedding and mask."""
+    """Decoder inputs in the engine's layout for all masks, from an NCHW embedding and mask."""
     if engine == "onnx":
-        return {"image_embeddings": embedding, **prompts}
+        return {"image_embeddings": embedding, **prompts, "iou_threshold": np.full(1, ALL, np.float32)}
     mask = channels_last(prompts["mask_input"])
     return {"image_embeddings": channels_last(embedding), **prompts, "mask_input": mask}
 
@@ -89,6 +121,15 @@ def fill_slots(prompts: Feed, count: int, slots: int) -> Feed:
         "point_coords": np.pad(coords, ((0, 0), (0, missing), (0, 0)))[rows],
         "point_labels": np.pad(labels, ((0, 0), (0, missing)), constant_values=-2)[rows],
     }
+
+
+def run_decoder(decoder: Engine, signature: str, inputs: Feed) -> Feed:
+    """Runs a decoder; both calls, if `signature` is the first of two."""
+    if signature != ATTEND:
+        return decoder.run(signature, inputs)
+    found = decoder.run(ATTEND, {name: inputs[name] for name in ATTEND_INPUTS})
+    masks = decoder.run(UPSCALE, {name: found[name] for name in ("cells", "mask_weights")})
+    return {**masks, "iou_predictions": found["iou_predictions"]}
 
 
 def model_file(folder: Path, part: str, precision: str, engine: str, image_size: int, masks: int) -> ModelFile:

@@ -6,6 +6,8 @@ from tinysam.runtime.errors import ArtifactError
 from tinysam.runtime.manifest import Manifest, ModelFile, Signature
 
 _FIXED = re.compile(r"decode_([1-9]\d{0,3})x([1-9]\d{0,3})")
+ATTEND, UPSCALE = STAGES = ("attend_1x2", "upscale_1")
+"""Signatures of a decoder in two calls: predicted IoU of one prompt of two points; the upscaling of its masks."""
 _FREE = ""
 """Name of the signature of an ONNX file, whose numbers of prompts and points are free."""
 
@@ -16,6 +18,8 @@ def check_contract(manifest: Manifest, file: ModelFile) -> None:
     """ArtifactError if the manifest gives a file other tensors than the runtime will use."""
     if file.part == "encoder" and len(file.signatures) != 1:
         raise ArtifactError(f"{file.path}: {len(file.signatures)} signatures, expected one; export the model again")
+    if file.part == "decoder" and _FREE not in file.signatures and not set(STAGES) <= set(file.signatures):
+        raise ArtifactError(f"{file.path}: lacks {' or '.join(STAGES)}; export the model again")
     for name, signature in file.signatures.items():
         inputs, outputs = _encoder(manifest, file) if file.part == "encoder" else _decoder(manifest, file, name)
         for side, expected in (("inputs", inputs), ("outputs", outputs)):
@@ -39,6 +43,9 @@ def _encoder(manifest: Manifest, file: ModelFile) -> tuple[dict[str, Shape], dic
 
 
 def _decoder(manifest: Manifest, file: ModelFile, name: str) -> tuple[dict[str, Shape], dict[str, Shape]]:
+    masks = len(manifest.mask_tokens)
+    if name in STAGES:
+        return _stage(manifest, file, name)
     prompts: int | str = "P"
     points: int | str = "N"
     if name != _FREE:
@@ -46,7 +53,7 @@ def _decoder(manifest: Manifest, file: ModelFile, name: str) -> tuple[dict[str, 
         if not match:
             raise ArtifactError(f"{file.path}: signature {name!r}, expected decode_<P>x<N>; export the model again")
         prompts, points = int(match[1]), int(match[2])
-    side, masks = 4 * manifest.grid, len(manifest.mask_tokens)
+    side = 4 * manifest.grid
     inputs: dict[str, Shape] = {
         "image_embeddings": _image(file, 256, manifest.grid),
         "point_coords": (prompts, points, 2),
@@ -54,7 +61,23 @@ def _decoder(manifest: Manifest, file: ModelFile, name: str) -> tuple[dict[str, 
         "mask_input": _image(file, 1, side),
         "has_mask_input": (1,),
     }
-    return inputs, {"low_res_masks": (prompts, masks, side, side), "iou_predictions": (prompts, masks)}
+    kept = prompts
+    if name == _FREE:
+        inputs["iou_threshold"], kept = (1,), "K"
+    return inputs, {"low_res_masks": (kept, masks, side, side), "iou_predictions": (prompts, masks)}
+
+
+def _stage(manifest: Manifest, file: ModelFile, name: str) -> tuple[dict[str, Shape], dict[str, Shape]]:
+    masks, side = len(manifest.mask_tokens), 4 * manifest.grid
+    between: dict[str, Shape] = {"cells": (1, manifest.grid**2, 256), "mask_weights": (1, masks, 32)}
+    if name == UPSCALE:
+        return between, {"low_res_masks": (1, masks, side, side)}
+    inputs: dict[str, Shape] = {
+        "image_embeddings": _image(file, 256, manifest.grid),
+        "point_coords": (1, 2, 2),
+        "point_labels": (1, 2),
+    }
+    return inputs, {**between, "iou_predictions": (1, masks)}
 
 
 def _image(file: ModelFile, channels: int, side: int) -> Shape:

@@ -2,15 +2,18 @@
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinysam.runtime import engines
-from tinysam.runtime.contract import check_contract, fixed_batches
-from tinysam.runtime.errors import PromptError
+from tinysam.runtime.contract import ATTEND, UPSCALE, check_contract, fixed_batches
+from tinysam.runtime.errors import ArtifactError, PromptError
 from tinysam.runtime.manifest import ENGINES, PARTS, PRECISIONS, Manifest, read_manifest, verify_file
 from tinysam.runtime.prompts import ABSENT
 
@@ -30,6 +33,17 @@ class Prompts:
 
     def __len__(self) -> int:
         return len(self.coords)
+
+
+class Decoded(NamedTuple):
+    """Masks of those of P prompts that are worth drawing."""
+
+    masks: Floats
+    """(K, masks, 4 * grid, 4 * grid) logits."""
+    iou: Floats
+    """(P, masks) predicted IoU."""
+    kept: NDArray[np.intp]
+    """(K,) which of the P prompts the masks belong to, ascending."""
 
 
 class Graphs:
@@ -81,7 +95,25 @@ class Graphs:
         if self._batches:
             parts = [self._decode_fixed(embedding, chunk) for chunk in self._chunks(prompts)]
             return _join(parts)
-        return self._run_decoder("", embedding, prompts)
+        masks, iou = self._decode_free(embedding, prompts, -np.inf)
+        if len(masks) < len(prompts):
+            raise ArtifactError(f"{self._files['decoder'].path}: predicted IoU is not a number; export the model again")
+        return masks, iou
+
+    def decode_above(self, embedding: Floats, prompts: Prompts, iou_threshold: float) -> Decoded:
+        """Decodes P prompts of a point or a box and draws masks only where a predicted IoU is above the threshold.
+
+        The single-mask output has no say in this, unless it is the only one.
+        """
+        if self._batches:
+            return self._decode_in_two(embedding, prompts, iou_threshold)
+        masks, iou = self._decode_free(embedding, prompts, iou_threshold)
+        return Decoded(masks, iou, self._passed(iou, iou_threshold))
+
+    def _passed(self, iou: Floats, threshold: float) -> NDArray[np.intp]:
+        """Which prompts pass; the ONNX decoder decides in the same way."""
+        judged = [index for index, token in enumerate(self.manifest.mask_tokens) if token != 0] or [0]
+        return np.flatnonzero(iou[:, judged].max(axis=1) > np.float32(threshold))
 
     def load(self, part: str) -> float:
         """Loads `encoder` or `decoder` now rather than at its first use; returns the milliseconds that it took."""
@@ -125,7 +157,27 @@ class Graphs:
         masks, iou = self._run_decoder(name, embedding, _pad(prompts, size, slots))
         return masks[:count], iou[:count]
 
-    def _run_decoder(self, name: str, embedding: Floats, prompts: Prompts) -> tuple[Floats, Floats]:
+    def _decode_free(self, embedding: Floats, prompts: Prompts, iou_threshold: float) -> tuple[Floats, Floats]:
+        """Masks of the K prompts that pass, predicted IoU of all, from a decoder with free axes."""
+        threshold = np.full(1, iou_threshold, np.float32)
+        return self._run_decoder("", embedding, prompts, {"iou_threshold": threshold})
+
+    def _decode_in_two(self, embedding: Floats, prompts: Prompts, iou_threshold: float) -> Decoded:
+        """Predicted IoU prompt by prompt, from a decoder with fixed axes, and its second half where one passes."""
+        decoder, masks, iou = self._engine("decoder"), [], []
+        for coords, labels in zip(prompts.coords, prompts.labels, strict=True):
+            prompt = {"image_embeddings": embedding, "point_coords": coords[None], "point_labels": labels[None]}
+            found = decoder.run(ATTEND, prompt)
+            iou.append(found.pop("iou_predictions"))
+            if len(self._passed(iou[-1], iou_threshold)):
+                masks.append(decoder.run(UPSCALE, found)["low_res_masks"])
+        all_iou, side = np.concatenate(iou), self.low_res_side
+        drawn = np.concatenate(masks) if masks else np.empty((0, all_iou.shape[1], side, side), np.float32)
+        return Decoded(drawn, all_iou, self._passed(all_iou, iou_threshold))
+
+    def _run_decoder(
+        self, name: str, embedding: Floats, prompts: Prompts, more: Mapping[str, Floats] = MappingProxyType({})
+    ) -> tuple[Floats, Floats]:
         file, side = self._files["decoder"], self.low_res_side
         mask = prompts.mask_input
         has_mask = np.full(1, 0 if mask is None else 1, np.float32)
@@ -140,6 +192,7 @@ class Graphs:
                 "point_labels": prompts.labels,
                 "mask_input": np.ascontiguousarray(mask),
                 "has_mask_input": has_mask,
+                **more,
             },
         )
         return outputs["low_res_masks"], outputs["iou_predictions"]

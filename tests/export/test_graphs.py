@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.models.golden import relative_error
-from tinysam.export.decoder_graph import decoder_graph
+from tinysam.export.decoder_graph import AttendStage, SelectiveDecoder, UpscaleStage, decoder_graph
 from tinysam.export.encoder_graph import encoder_graph
 from tinysam.models import VARIANTS, Sam, build, load
 
@@ -74,6 +74,37 @@ def test_decoder_graph_offers_the_mask_tokens_it_is_asked_for(nano: tuple[Sam, t
         )
     assert relative_error(masks, expected.low_res_masks[:, [2, 0]]) < EXACT
     assert relative_error(iou, expected.iou[:, [2, 0]]) < EXACT
+
+
+@pytest.mark.parametrize("mask_tokens", [(1, 2, 3), (0, 1, 2, 3), (0,)])
+def test_the_selective_decoder_draws_masks_above_the_threshold_only(
+    nano: tuple[Sam, torch.Tensor], mask_tokens: tuple[int, ...]
+) -> None:
+    sam, embedding = nano
+    coords, label = prompts(6, [1, -1])
+    graph = decoder_graph(sam, mask_tokens)
+    rest = torch.zeros(1, 1, 112, 112), torch.zeros(1)
+    with torch.no_grad():
+        masks, iou = graph(embedding, coords, label, *rest)
+        judged = iou if mask_tokens == (0,) else iou[:, [i for i, token in enumerate(mask_tokens) if token]]
+        best = judged.max(1).values
+        for threshold, count in ((best.sort().values[2], 3), (torch.tensor(9.0), 0), (torch.tensor(-torch.inf), 6)):
+            drawn, same = SelectiveDecoder(graph)(embedding, coords, label, *rest, threshold[None])
+            torch.testing.assert_close(same, iou)
+            assert len(drawn) == count
+            torch.testing.assert_close(drawn, masks[best > threshold], rtol=1e-4, atol=1e-4)
+
+
+def test_the_decoder_in_two_calls_equals_the_decoder_in_one(nano: tuple[Sam, torch.Tensor]) -> None:
+    sam, embedding = nano
+    graph = decoder_graph(sam, (1, 2, 3))
+    coords, label = prompts(2, [1, -1])
+    with torch.no_grad():
+        masks, iou = graph(embedding, coords, label, torch.zeros(1, 1, 112, 112), torch.zeros(1))
+        cells, weights, early = AttendStage(graph)(embedding, coords, label)
+        late = UpscaleStage(graph)(cells[1:], weights[1:])
+    torch.testing.assert_close(early, iou)
+    torch.testing.assert_close(late, masks[1:], rtol=1e-4, atol=1e-4)
 
 
 def test_absent_slots_change_nothing(nano: tuple[Sam, torch.Tensor]) -> None:

@@ -2,7 +2,7 @@
 
 Encoder: the mean of each channel of the normalized image, at every cell. Decoder: mask k of a prompt has the logit
 `radius_k - distance` (in pixels of the model's input) at the centre of each low-res pixel, plus a hundredth of the
-embedding's mean, plus the mask input. Its predicted IoU is `IOUS[k]` minus a thousandth of the first point's x.
+embedding's mean, plus the mask input. Its predicted IoU is `IOUS[k]` minus a thousandth of the points' mean x.
 """
 
 from pathlib import Path
@@ -39,7 +39,7 @@ def build(
     out = folder / f"disc-{SIZE}"
     out.mkdir(parents=True)
     onnx.save(_encoder(), out / "encoder.onnx")
-    onnx.save(_decoder(len(mask_tokens)), out / "decoder.onnx")
+    onnx.save(_decoder(mask_tokens), out / "decoder.onnx")
     files = tuple(
         ModelFile(
             path=f"{part}.onnx",
@@ -78,8 +78,9 @@ def _decoder_tensors(masks: int) -> Signature:
         "point_labels": TensorSpec(("P", "N")),
         "mask_input": TensorSpec((1, 1, SIDE, SIDE)),
         "has_mask_input": TensorSpec((1,)),
+        "iou_threshold": TensorSpec((1,)),
     }
-    outputs = {"low_res_masks": TensorSpec(("P", masks, SIDE, SIDE)), "iou_predictions": TensorSpec(("P", masks))}
+    outputs = {"low_res_masks": TensorSpec(("K", masks, SIDE, SIDE)), "iou_predictions": TensorSpec(("P", masks))}
     return Signature(inputs, outputs)
 
 
@@ -109,21 +110,25 @@ def _encoder() -> onnx.ModelProto:
     return _model(nodes, _ENCODER_TENSORS, {"axes": np.array([1, 2, 3], np.int64), "shape": shape})
 
 
-def _decoder(masks: int) -> onnx.ModelProto:
+def _decoder(mask_tokens: tuple[int, ...]) -> onnx.ModelProto:
+    masks = len(mask_tokens)
+    judged = [index for index, token in enumerate(mask_tokens) if token != 0] or [0]
     radii = np.resize(np.array(RADII, np.float32), masks).reshape(1, masks, 1, 1)
     ious = np.resize(np.array(IOUS, np.float32), masks).reshape(1, masks)
     centres = (np.arange(SIDE, dtype=np.float32) + 0.5) * 4
     constants = {
         "zero": np.float32(0),
+        "least": np.float32(1),
         "one": np.array([1], np.int64),
         "two": np.array([2], np.int64),
+        "outer": np.array([0], np.int64),
         "radii": radii,
         "ious": ious,
         "x": centres.reshape(1, 1, SIDE),
         "y": centres.reshape(1, SIDE, 1),
         "weight": np.float32(0.01),
         "thousandth": np.float32(0.001),
-        "first": np.array([0], np.int64),
+        "judged": np.array(judged, np.int64),
         "cells": np.array([1, 2, 3], np.int64),
     }
     node = helper.make_node
@@ -133,7 +138,8 @@ def _decoder(masks: int) -> onnx.ModelProto:
         node("Unsqueeze", ["real", "two"], ["real3"]),
         node("Mul", ["point_coords", "real3"], ["kept"]),
         node("ReduceSum", ["kept", "one"], ["sum"], keepdims=1),
-        node("ReduceSum", ["real3", "one"], ["count"], keepdims=1),
+        node("ReduceSum", ["real3", "one"], ["real_count"], keepdims=1),
+        node("Max", ["real_count", "least"], ["count"]),
         node("Div", ["sum", "count"], ["centre"]),
         node("Split", ["centre"], ["cx", "cy"], axis=2, num_outputs=2),
         node("Sub", ["x", "cx"], ["dx"]),
@@ -148,12 +154,15 @@ def _decoder(masks: int) -> onnx.ModelProto:
         node("Mul", ["brightness", "weight"], ["shift"]),
         node("Add", ["disc", "shift"], ["shifted"]),
         node("Mul", ["mask_input", "has_mask_input"], ["prior"]),
-        node("Add", ["shifted", "prior"], ["low_res_masks"]),
-        node("Gather", ["centre", "first"], ["first_centre"], axis=1),
+        node("Add", ["shifted", "prior"], ["all_masks"]),
         node("Squeeze", ["cx", "two"], ["cx2"]),
         node("Mul", ["cx2", "thousandth"], ["penalty"]),
         node("Sub", ["ious", "penalty"], ["iou_predictions"]),
+        node("Gather", ["iou_predictions", "judged"], ["candidates"], axis=1),
+        node("ReduceMax", ["candidates", "one"], ["best"], keepdims=0),
+        node("Greater", ["best", "iou_threshold"], ["passed"]),
+        node("NonZero", ["passed"], ["places"]),
+        node("Squeeze", ["places", "outer"], ["kept_places"]),
+        node("Gather", ["all_masks", "kept_places"], ["low_res_masks"], axis=0),
     ]
-    nodes = [one for one in nodes if "first_centre" not in one.output]
-    del constants["first"]
     return _model(nodes, _decoder_tensors(masks), constants)

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.runtime import disc_model
+from tinysam.export.tensors import decoder_signatures
 from tinysam.runtime import ArtifactError, EngineMissingError, Segmenter
 from tinysam.runtime.manifest import FILE_NAME, sha256_file
 
@@ -44,11 +46,10 @@ def test_missing_engine_names_its_extra(
     def rename(data: dict[str, Any]) -> None:
         for file in data["files"]:
             file["engine"] = engine
-            file["signatures"] = {"" if engine == "onnx" else "decode_1x2": file["signatures"][""]}
             if engine == "tflite" and file["part"] == "decoder":
-                for tensors in file["signatures"]["decode_1x2"].values():
-                    for spec in tensors.values():
-                        spec["shape"] = [{"P": 1, "N": 2}.get(axis, axis) for axis in spec["shape"]]
+                file["layout"] = "NHWC"
+                found = decoder_signatures("tflite", disc_model.SIZE, masks=3)
+                file["signatures"] = {name: asdict(signature) for name, signature in found.items()}
 
     edit(folder, rename)
     monkeypatch.setitem(sys.modules, package, None)

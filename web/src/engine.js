@@ -59,6 +59,7 @@ export class Model {
     this.decoder = decoder;
     this.lowRes = 4 * manifest.grid;
     this.signatures = Object.entries(decoder.file.signatures)
+      .filter(([name]) => name.startsWith("decode_"))
       .map(([name, signature]) => {
         const [prompts, points] = signature.inputs.point_coords.shape;
         return { name, signature, prompts, points };
