@@ -8,6 +8,7 @@ by associativity, because the tokens are few (T = 7 for a click) and the cells a
   moves behind the weighted sum in the same way.
 * Attention from image to tokens: the query projection moves to the tokens likewise, and the output projection is
   applied to the H * T value vectors before the sum over tokens.
+* Softmax over the tokens of a cell is written out, along the cells: engines are slow at rows of T numbers.
 * A transposed 2x2 convolution of stride 2 is a matrix product whose columns are the four sub-pixels. Layer norm, GELU
   and the second upscaling act on each sub-pixel alone, so sub-pixels are put into their places only at the very end,
   on the few masks instead of on 64 and 32 channels.
@@ -129,17 +130,22 @@ class ImageToToken(nn.Module):
         query_bias = attention.q_proj.bias.reshape(heads, -1, 1)
         self.to_cells = PerHead(torch.cat([query, query_bias], dim=2))
         self.out = PerHead(by_head(attention.out_proj.weight.T, heads))
-        self.bias = nn.Parameter(attention.out_proj.bias.detach().clone())
+        # A head's weights of the tokens sum to 1, so what every value vector gets, every cell gets.
+        self.bias = nn.Parameter(attention.out_proj.bias.detach() / heads)
 
     def forward(self, queries: Tensor, keys: Tensor, tokens: Tensor, hidden: Tensor) -> Tensor:
         """`hidden` (P, 1, 1, T) is added to the scores."""
         dim = queries.shape[2]
         rows = self.to_cells(self.k(keys))  # (P, heads * T, dim + 1): the last column is the bias of the score
         prompts, head_tokens, _ = rows.shape
-        scores = queries @ rows[:, :, :dim].transpose(1, 2) + rows[:, :, dim:].transpose(1, 2)
-        scores = scores.reshape(prompts, -1, self.heads, head_tokens // self.heads) + hidden
-        weights = scores.softmax(-1).reshape(prompts, -1, head_tokens)
-        return weights @ self.out(self.v(tokens)) + self.bias
+        bias = rows[:, :, dim:].reshape(prompts, self.heads, -1, 1) + hidden.transpose(2, 3)
+        scores = (rows[:, :, :dim] @ queries.transpose(1, 2)).reshape(
+            prompts, self.heads, head_tokens // self.heads, -1
+        )
+        scores = scores + bias
+        grown = (scores - scores.amax(dim=2, keepdim=True)).exp()
+        weights = (grown / grown.sum(dim=2, keepdim=True)).reshape(prompts, head_tokens, -1)
+        return weights.transpose(1, 2) @ (self.out(self.v(tokens)) + self.bias)
 
 
 class EdgeTwoWayBlock(nn.Module):
@@ -179,10 +185,14 @@ class EdgeTransformer(nn.Module):
         self.final = TokenToImage(transformer.final_attn_token_to_image)
         self.norm = transformer.norm_final_attn
 
-    def forward(self, cells: Tensor, cell_pe: Tensor, token_pe: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, cells: Tensor, cell_pe: Tensor, token_pe: Tensor, hidden: Tensor, wanted: int
+    ) -> tuple[Tensor, Tensor]:
+        """The first `wanted` tokens after attention, and the cells."""
         tokens = token_pe
         for layer in self.layers:
             tokens, cells = layer(tokens, cells, token_pe, cell_pe, hidden)
+        tokens, token_pe = tokens[:, :wanted], token_pe[:, :wanted]
         return self.norm(tokens + self.final(tokens + token_pe, cells + cell_pe, cells)), cells
 
 
@@ -210,23 +220,29 @@ class PromptTokens(nn.Module):
 
 
 class MaskPrompt(nn.Module):
-    """The dense embedding of a mask prompt as (M, L, dim) cells."""
+    """The dense embedding of a mask prompt as (M, L, dim) cells.
+
+    The last convolution, of one cell, is a matrix product that puts the channels last at once. Two more inputs of it
+    choose between its bias and the embedding of there being no mask.
+    """
 
     def __init__(self, encoder: PromptEncoder) -> None:
         super().__init__()
         first, norm1, act, second, norm2, _, last = encoder.mask_downscaling
-        self.first, self.second, self.last = first, second, last
+        self.first, self.second = first, second
         self.norm1, self.norm2 = norm1, norm2
         self.act = act
         self.no_mask: Tensor
         self.register_buffer("no_mask", encoder.no_mask_embed.weight.detach()[None].clone())
+        rows = [last.weight.flatten(1).T, last.bias[None], encoder.no_mask_embed.weight]
+        self.last = nn.Parameter(torch.cat(rows).detach().clone())  # (channels + 2, dim)
 
     def forward(self, masks: Tensor, has_mask: Tensor) -> Tensor:
         x = self.act(self.norm1(self.first(masks)))
-        x = self.last(self.act(self.norm2(self.second(x))))
-        cells = x.flatten(2).transpose(1, 2)
+        x = self.act(self.norm2(self.second(x))).flatten(2).transpose(1, 2)
         has = has_mask[:, None, None]
-        return cells * has + self.no_mask * (1 - has)
+        choice = torch.cat([has, 1 - has], dim=2).expand(-1, x.shape[1], -1)
+        return torch.cat([x * has, choice], dim=2) @ self.last
 
 
 class Upscaling(nn.Module):
@@ -306,7 +322,8 @@ class DecoderGraph(nn.Module):
         absent = (point_labels == ABSENT).to(sparse.dtype) * HIDDEN
         hidden = F.pad(absent, (output_tokens.shape[1], 0))[:, None, None, :]
         cells = image_embeddings.flatten(1, 2) if self.channels_last else image_embeddings.flatten(2).transpose(1, 2)
-        tokens, cells = self.transformer(cells + dense, self.cell_pe, tokens, hidden)
+        # The tokens of the prompt have done their part when the output tokens look at the image for the last time.
+        tokens, cells = self.transformer(cells + dense, self.cell_pe, tokens, hidden, 2 + max(self.mask_tokens))
         weights = [head(tokens[:, 1 + i]) for i, head in zip(self.mask_tokens, self.hypernetworks, strict=True)]
         return Attended(cells, torch.stack(weights, dim=1), self.iou(tokens[:, 0]))
 
@@ -324,7 +341,11 @@ class DecoderGraph(nn.Module):
 
 
 class SelectiveDecoder(nn.Module):
-    """The decoder with a choice in it: masks are drawn only for prompts whose predicted IoU is above a threshold."""
+    """The decoder with a choice in it: masks are drawn only for prompts whose predicted IoU is above a threshold.
+
+    Upscaling is two fifths of the work. On a grid of points most masks are dropped for their predicted IoU, which is
+    known before.
+    """
 
     def __init__(self, decoder: DecoderGraph) -> None:
         super().__init__()
@@ -350,29 +371,6 @@ class SelectiveDecoder(nn.Module):
         passed = (best > iou_threshold).nonzero()[:, 0]
         cells, weights = found.cells.index_select(0, passed), found.mask_weights.index_select(0, passed)
         return self.decoder.upscaling(cells, weights), found.iou
-
-
-class AttendStage(nn.Module):
-    """First half of a decoder in two calls, for prompts without a mask: all but the upscaling."""
-
-    def __init__(self, decoder: DecoderGraph) -> None:
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(self, image_embeddings: Tensor, point_coords: Tensor, point_labels: Tensor) -> tuple[Tensor, ...]:
-        return self.decoder.attend(image_embeddings, self.decoder.mask_prompt.no_mask, point_coords, point_labels)
-
-
-class UpscaleStage(nn.Module):
-    """Second half of a decoder in two calls."""
-
-    def __init__(self, decoder: DecoderGraph) -> None:
-        super().__init__()
-        self.upscaling = decoder.upscaling
-
-    def forward(self, cells: Tensor, mask_weights: Tensor) -> Tensor:
-        masks: Tensor = self.upscaling(cells, mask_weights)
-        return masks
 
 
 @torch.no_grad()
