@@ -1,7 +1,7 @@
 """Segment-everything against the textbook generator in eager PyTorch, in one run on one machine.
 
-    python -m tests.runtime.bench_everything artifacts/nano-448 --checkpoint embedded
-    python -m tests.runtime.bench_everything artifacts/tinysam-1024 --checkpoint tinysam.pth
+    python -m tinysam.evaluation.bench_everything artifacts/nano-448 --checkpoint embedded
+    python -m tinysam.evaluation.bench_everything artifacts/tinysam-1024 --checkpoint tinysam.pth
 
 The textbook is SAM's automatic mask generator over this project's plain torch model: 64 points at once, every mask
 brought to the photograph's size, filters, boxes and run lengths there. Both sides get the same picture, grid and
@@ -13,6 +13,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,7 +148,7 @@ def main() -> None:
             own = EverythingSettings.of_model(reference.manifest.everything, hierarchical=hierarchical, **changes)
             segmenter.set_image(picture)
             segmenter.predict(box=[0, 0, picture.width, picture.height])
-            seconds, found = timed(lambda s=segmenter, o=own: segment_everything(s, picture, o))
+            seconds, found = timed(partial(segment_everything, segmenter, picture, own))
             name = f"{engine} {precision} {'hierarchical' if hierarchical else 'full grid'}"
             print(seconds.line(name, base, f"{len(found.masks)} masks, {found.points} points"))
 

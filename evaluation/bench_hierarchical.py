@@ -1,6 +1,6 @@
 """Hierarchical against plain segment-everything: time, prompts, and IoU with annotated masks.
 
-    python -m tests.runtime.bench_hierarchical artifacts/nano-448 DATA --images 40   (DATA: images/, annotations.json)
+    python -m tinysam.evaluation.bench_hierarchical artifacts/nano-448 DATA   (DATA: images/, annotations.json)
 
 For every annotated mask the best IoU of any mask found counts; the mean is over all annotated masks. Both modes see
 each photograph one right after the other. CPU seconds are printed beside wall seconds: they mean more on a busy
