@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from tinysam.models import MEAN, STD, Sam, get_variant, load
-from tinysam.runtime.graphs import Prompts
+from tinysam.runtime.graphs import Decoded, Prompts, passed
 from tinysam.runtime.manifest import EverythingThresholds, Manifest
 from tinysam.runtime.segmenter import Segmenter
 
@@ -56,6 +56,12 @@ class TorchGraphs:
         labels = torch.from_numpy(prompts.labels).long()
         decoded = self.model.decode(torch.from_numpy(embedding), torch.from_numpy(prompts.coords), labels, mask)
         return decoded.low_res_masks.numpy(), decoded.iou.numpy()
+
+    def decode_above(self, embedding: Floats, prompts: Prompts, iou_threshold: float) -> Decoded:
+        """As `Graphs.decode_above`, but all masks are drawn first."""
+        masks, iou = self.decode(embedding, prompts)
+        kept = passed(self.manifest.mask_tokens, iou, iou_threshold)
+        return Decoded(masks[kept], iou, kept)
 
 
 class TorchSegmenter(Segmenter):

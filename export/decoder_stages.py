@@ -1,4 +1,4 @@
-"""The decoder in two calls, for TFLite: its shapes are fixed, so it cannot leave out masks as `SelectiveDecoder` does."""
+"""The decoder in two calls, for TFLite: its shapes are fixed, so it cannot leave masks out like `SelectiveDecoder`."""
 
 from torch import Tensor, nn
 

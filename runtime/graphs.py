@@ -101,19 +101,14 @@ class Graphs:
         return masks, iou
 
     def decode_above(self, embedding: Floats, prompts: Prompts, iou_threshold: float) -> Decoded:
-        """Decodes P prompts of a point or a box and draws masks only where a predicted IoU is above the threshold.
+        """Decodes P prompts of one point, and draws masks only where a predicted IoU is above the threshold.
 
         The single-mask output has no say in this, unless it is the only one.
         """
         if self._batches:
             return self._decode_in_two(embedding, prompts, iou_threshold)
         masks, iou = self._decode_free(embedding, prompts, iou_threshold)
-        return Decoded(masks, iou, self._passed(iou, iou_threshold))
-
-    def _passed(self, iou: Floats, threshold: float) -> NDArray[np.intp]:
-        """Which prompts pass; the ONNX decoder decides in the same way."""
-        judged = [index for index, token in enumerate(self.manifest.mask_tokens) if token != 0] or [0]
-        return np.flatnonzero(iou[:, judged].max(axis=1) > np.float32(threshold))
+        return Decoded(masks, iou, passed(self.manifest.mask_tokens, iou, iou_threshold))
 
     def load(self, part: str) -> float:
         """Loads `encoder` or `decoder` now rather than at its first use; returns the milliseconds that it took."""
@@ -169,11 +164,11 @@ class Graphs:
             prompt = {"image_embeddings": embedding, "point_coords": coords[None], "point_labels": labels[None]}
             found = decoder.run(ATTEND, prompt)
             iou.append(found.pop("iou_predictions"))
-            if len(self._passed(iou[-1], iou_threshold)):
+            if len(passed(self.manifest.mask_tokens, iou[-1], iou_threshold)):
                 masks.append(decoder.run(UPSCALE, found)["low_res_masks"])
         all_iou, side = np.concatenate(iou), self.low_res_side
         drawn = np.concatenate(masks) if masks else np.empty((0, all_iou.shape[1], side, side), np.float32)
-        return Decoded(drawn, all_iou, self._passed(all_iou, iou_threshold))
+        return Decoded(drawn, all_iou, passed(self.manifest.mask_tokens, all_iou, iou_threshold))
 
     def _run_decoder(
         self, name: str, embedding: Floats, prompts: Prompts, more: Mapping[str, Floats] = MappingProxyType({})
@@ -196,6 +191,16 @@ class Graphs:
             },
         )
         return outputs["low_res_masks"], outputs["iou_predictions"]
+
+
+def ambiguous(tokens: tuple[int, ...]) -> list[int]:
+    """Places of the masks of an ambiguous prompt among a decoder's; the single mask if there is no other."""
+    return [index for index, token in enumerate(tokens) if token != 0] or [0]
+
+
+def passed(tokens: tuple[int, ...], iou: Floats, threshold: float) -> NDArray[np.intp]:
+    """Which prompts have an ambiguous mask of higher predicted IoU (P, len(tokens)); as the ONNX decoder decides."""
+    return np.flatnonzero(iou[:, ambiguous(tokens)].max(axis=1) > np.float32(threshold))
 
 
 def _join(parts: list[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:

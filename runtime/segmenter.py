@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from tinysam.runtime import preprocess, prompts
 from tinysam.runtime.errors import ImageError, OrderError, PromptError
 from tinysam.runtime.geometry import Frame
-from tinysam.runtime.graphs import Graphs, Prompts
+from tinysam.runtime.graphs import Decoded, Graphs, Prompts, ambiguous
 from tinysam.runtime.locate import find_artifacts
 from tinysam.runtime.manifest import Manifest
 
@@ -214,6 +214,15 @@ class Segmenter:
         masks, iou = self.graphs.decode(self.features, prompts)
         return select_masks(self.manifest.mask_tokens, masks, iou, multimask_output)
 
+    def decode_above(self, prompts: Prompts, iou_threshold: float) -> Decoded:
+        """The ambiguous three masks of those prompts (a point each) of which one has a higher predicted IoU.
+
+        The others are never drawn, which spares two fifths of the decoder's work for each.
+        """
+        found = self.graphs.decode_above(self.features, prompts, iou_threshold)
+        masks, _ = select_masks(self.manifest.mask_tokens, found.masks, found.iou[found.kept], True)
+        return Decoded(masks, found.iou[:, ambiguous(self.manifest.mask_tokens)], found.kept)
+
     @property
     def frame(self) -> Frame:
         """Geometry of the image; OrderError if there is none."""
@@ -245,9 +254,8 @@ class Segmenter:
 
 def select_masks(tokens: tuple[int, ...], masks: Floats, iou: Floats, multimask_output: bool) -> tuple[Floats, Floats]:
     """Keeps the masks that a caller asked for of (P, len(tokens), ...): the ambiguous three, or one."""
-    ambiguous = [index for index, token in enumerate(tokens) if token != 0]
-    if multimask_output or not ambiguous:
-        keep = ambiguous or [0]
+    keep = ambiguous(tokens)
+    if multimask_output or len(tokens) == 1:
         if len(keep) == len(tokens):
             return masks, iou
         return masks[:, keep], iou[:, keep]

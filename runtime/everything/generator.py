@@ -24,7 +24,7 @@ from tinysam.runtime.everything.crops import Crop, crops
 from tinysam.runtime.everything.finish import finish
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.geometry import LOW_RES_STRIDE
-from tinysam.runtime.graphs import Prompts
+from tinysam.runtime.graphs import Decoded, Prompts
 from tinysam.runtime.masks.nms import nms
 from tinysam.runtime.prompts import PADDING, POSITIVE
 from tinysam.runtime.results import MaskRecord
@@ -35,8 +35,8 @@ Points = NDArray[np.float64]
 
 RELAX_STEPS = (0.1, 0.2, 0.4)
 """If nothing passes, both thresholds are lowered by these amounts in turn, and at last dropped."""
-_RESERVES_PER_BATCH = 4
-"""Masks of each decoder call that are kept for the case that nothing passes."""
+_RESERVE_POINTS = 16
+"""Points of a crop, those of the highest predicted IoU, that are asked again if nothing passes."""
 
 
 @dataclass
@@ -44,8 +44,11 @@ class Found:
     """What one pass over the points of a crop has brought."""
 
     good: list[Candidate] = field(default_factory=list)
+    points: list[Points] = field(default_factory=list)
+    iou: list[Floats] = field(default_factory=list)
+    """Of each decoder call: its points (P, 2) in pixels of the crop, and the highest predicted IoU (P,) of each."""
     reserve: list[Candidate] = field(default_factory=list)
-    """The best of those that did not pass."""
+    """If nothing is good: the best there is."""
     done: NDArray[np.bool_] | None = None
     """Hierarchical mode: low-res pixels inside sure regions of good masks."""
 
@@ -112,11 +115,14 @@ class _Run:
         self.timing_ms["load decoder"] = self.timing_ms.get("load decoder", 0) + self.segmenter.graphs.load("decoder")
         height, width = self.segmenter.frame.original_size
         points = self.settings.grid(region.layer) * [width, height]
-        if not self.settings.hierarchical:
-            return self._pass(points)
-        coarse = self._pass(self.settings.coarse_grid(region.layer) * [width, height], mark_done=True)
-        fine = self._pass(points[~self._is_done(points, coarse.done)])
-        return Found(coarse.good + fine.good, coarse.reserve + fine.reserve)
+        found = Found()
+        if self.settings.hierarchical:
+            self._pass(self.settings.coarse_grid(region.layer) * [width, height], found, mark_done=True)
+            points = points[~self._is_done(points, found.done)]
+        self._pass(points, found)
+        if found.points and not found.good:
+            self._fill_reserve(found)
+        return found
 
     def _is_done(self, points: Points, done: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
         """(n,) whether points of the crop fall into a sure region of the first pass."""
@@ -126,42 +132,53 @@ class _Run:
         is_done: NDArray[np.bool_] = done[np.minimum(y, len(done) - 1), np.minimum(x, len(done) - 1)]
         return is_done
 
-    def _pass(self, points: Points, mark_done: bool = False) -> Found:
+    def _pass(self, points: Points, found: Found, mark_done: bool = False) -> None:
         """Decodes points (n, 2) of the crop, batch by batch."""
-        found = Found()
-        coords = np.pad(self.segmenter.frame.to_model(points)[:, None], ((0, 0), (0, 1), (0, 0)))
         for begin in range(0, len(points), self.batch):
-            chunk = slice(begin, begin + self.batch)
-            labels = np.tile(np.array([POSITIVE, PADDING], np.float32), (len(points[chunk]), 1))
+            chunk = points[begin : begin + self.batch]
+            decoded = self._decode(chunk, self.settings.pred_iou_thresh)
             start = time.perf_counter()
-            logits, iou = self.segmenter.decode(Prompts(coords[chunk], labels))
-            self._add("decoder", start)
-            start = time.perf_counter()
-            self._judge(logits, iou, points[chunk], found, mark_done)
+            found.points.append(chunk)
+            found.iou.append(decoded.iou.max(axis=1))
+            if len(decoded.kept):
+                self._judge(decoded, chunk, found, mark_done)
             self._add("filters", start)
         self.points += len(points)
-        return found
 
-    def _judge(self, logits: Floats, iou: Floats, points: Points, found: Found, mark_done: bool) -> None:
-        """Sorts the masks (P, C, side, side) of one decoder call into good ones and a reserve."""
+    def _decode(self, points: Points, iou_threshold: float) -> Decoded:
+        start = time.perf_counter()
+        coords = np.pad(self.segmenter.frame.to_model(points)[:, None], ((0, 0), (0, 1), (0, 0)))
+        labels = np.tile(np.array([POSITIVE, PADDING], np.float32), (len(points), 1))
+        decoded = self.segmenter.decode_above(Prompts(coords, labels), iou_threshold)
+        self._add("decoder", start)
+        return decoded
+
+    def _judge(self, decoded: Decoded, points: Points, found: Found, mark_done: bool) -> None:
+        """Adds the good ones of one decoder call's masks."""
         settings, frame = self.settings, self.segmenter.frame
         height, width = frame.low_res_size
-        flat_iou = iou.ravel()
-        passed = np.flatnonzero(flat_iou > settings.pred_iou_thresh)
-        # Only masks that may pass are ever looked at; the rest of the array is not touched.
-        chosen = passed if len(passed) else np.argsort(-flat_iou)[:_RESERVES_PER_BATCH]
-        masks = logits[np.divmod(chosen, iou.shape[1])]
+        iou = decoded.iou[decoded.kept]
+        prompt, kind = np.nonzero(iou > settings.pred_iou_thresh)
+        masks = decoded.masks[prompt, kind]
         scores = cand.stability(masks[:, :height, :width], settings.stability_score_offset)
-        stable = scores >= settings.stability_score_thresh
-        good = stable if len(passed) else np.zeros(len(chosen), np.bool_)
-        rest = np.flatnonzero(~good) if not found.good else np.empty(0, np.intp)
-        rest = rest[np.argsort(-flat_iou[chosen[rest]] * scores[rest])[:_RESERVES_PER_BATCH]]
-        for keep, target in ((np.flatnonzero(good), found.good), (rest, found.reserve)):
-            origin = points[chosen[keep] // iou.shape[1]]
-            target += cand.make_candidates(frame, masks[keep], flat_iou[chosen[keep]], scores[keep], origin)
+        good = scores >= settings.stability_score_thresh
+        masks, origin = masks[good], points[decoded.kept[prompt[good]]]
+        found.good += cand.make_candidates(frame, masks, iou[prompt, kind][good], scores[good], origin)
         if mark_done:
-            sure = (masks[good] > settings.coarse_logit_thresh).any(axis=0)
+            sure = (masks > settings.coarse_logit_thresh).any(axis=0)
             found.done = sure if found.done is None else found.done | sure
+
+    def _fill_reserve(self, found: Found) -> None:
+        """Draws the masks of the points that came closest to the threshold, as nothing passed."""
+        frame, offset = self.segmenter.frame, self.settings.stability_score_offset
+        height, width = frame.low_res_size
+        points, iou = np.concatenate(found.points), np.concatenate(found.iou)
+        for point in points[np.argsort(-iou, kind="stable")[:_RESERVE_POINTS]]:
+            decoded = self._decode(point[None], -np.inf)
+            masks = decoded.masks[0]
+            scores = cand.stability(masks[:, :height, :width], offset)
+            origin = np.repeat(point[None], len(masks), axis=0)
+            found.reserve += cand.make_candidates(frame, masks, decoded.iou[0], scores, origin)
 
     def _distinct(self, good: list[Candidate], region: Crop, size: tuple[int, int]) -> list[Candidate]:
         """Drops duplicates within one crop and masks that its edge cuts; boxes become the photograph's."""

@@ -7,6 +7,7 @@ import torch
 from tests.evaluation.drawing import draw
 from tinysam.evaluation.coco import Photo, read_coco
 from tinysam.runtime.geometry import Frame
+from tinysam.runtime.graphs import Decoded, passed
 from tinysam.runtime.manifest import Manifest
 from tinysam.runtime.segmenter import Segmenter
 
@@ -64,6 +65,11 @@ class KnowingGraphs:
             low_res[p, 2] = 20.0 * padded[np.ix_(rows, cols)] - 10
         iou = np.tile(np.array([0.1, 0.2, 0.9, 0.3], np.float32), (len(prompts), 1))
         return low_res, iou
+
+    def decode_above(self, embedding, prompts, iou_threshold):
+        low_res, iou = self.decode(embedding, prompts)
+        kept = passed((0, 1, 2, 3), iou, iou_threshold)
+        return Decoded(low_res[kept], iou, kept)
 
 
 class KnowingSegmenter(Segmenter):
