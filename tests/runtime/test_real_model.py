@@ -70,6 +70,19 @@ def test_padding_of_fixed_shapes_does_not_change_the_result(
     np.testing.assert_allclose(ours.low_res_masks, theirs.low_res_masks, atol=1e-3 * scale)
 
 
+def test_masks_above_a_threshold_are_those_of_all_masks(segmenters: dict[tuple[str, str], Segmenter]) -> None:
+    """ONNX leaves masks out inside the graph, LiteRT calls its second half for fewer prompts."""
+    points = np.random.default_rng(0).uniform([20, 20], [430, 280], (9, 1, 2))
+    for segmenter in segmenters.values():
+        prompts = segmenter.prompts(points, np.ones((9, 1)))
+        masks, iou = segmenter.decode(prompts)
+        found = segmenter.decode_above(prompts, float(np.median(iou.max(axis=1))))
+        assert found.kept.tolist() == np.flatnonzero(iou.max(axis=1) > np.median(iou.max(axis=1))).tolist()
+        np.testing.assert_allclose(found.iou, iou, atol=1e-5)
+        np.testing.assert_allclose(found.masks, masks[found.kept], atol=1e-3 * np.abs(masks).max())
+        assert len(segmenter.decode_above(prompts, 9.0).masks) == 0
+
+
 def test_too_many_points_for_a_fixed_decoder_say_so(segmenters: dict[tuple[str, str], Segmenter]) -> None:
     if ("tflite", "fp32") not in segmenters:
         pytest.skip("the artifacts hold no tflite fp32 files")

@@ -12,7 +12,8 @@ from PIL import Image
 
 from tests.runtime import disc_model
 from tests.runtime.conftest import picture
-from tinysam.runtime import ImageError, OrderError, PromptError, Segmenter
+from tinysam.runtime import ArtifactError, ImageError, OrderError, PromptError, Segmenter
+from tinysam.runtime.graphs import Prompts
 from tinysam.runtime.locate import find_artifacts
 from tinysam.runtime.segmenter import select_masks
 
@@ -282,3 +283,26 @@ def test_search_order_of_artifacts(disc_artifacts: Path, tmp_path: Path, monkeyp
     assert find_artifacts() == nano
     with pytest.raises(FileNotFoundError, match="make export-int8"):
         find_artifacts(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("mask_tokens", [(1, 2, 3), (0, 1, 2, 3)])
+def test_masks_are_drawn_only_above_the_threshold(tmp_path: Path, mask_tokens: tuple[int, ...]) -> None:
+    """The highest predicted IoU of a point falls with its x."""
+    ready = Segmenter(disc_model.build(tmp_path, mask_tokens), precision="fp32", threads=1)
+    ready.set_image(GREY)
+    prompts = ready.prompts(np.array([[[10, 20]], [[40, 20]], [[20, 20]]]), np.ones((3, 1)))
+    every, iou = ready.decode(prompts)
+    limit = float(np.sort(iou.max(axis=1))[0])  # that of the point at 40
+    found = ready.decode_above(prompts, limit)
+    assert found.kept.tolist() == [0, 2]
+    np.testing.assert_array_equal(found.iou, iou)
+    np.testing.assert_allclose(found.masks, every[[0, 2]], rtol=1e-5)
+    nothing = ready.decode_above(prompts, 1.0)
+    assert nothing.masks.shape == (0, *every.shape[1:])
+    assert nothing.iou.shape == iou.shape
+
+
+def test_predicted_iou_that_is_no_number_is_an_error(ready: Segmenter) -> None:
+    nowhere = Prompts(np.full((1, 1, 2), np.nan, np.float32), np.ones((1, 1), np.float32))
+    with pytest.raises(ArtifactError, match="predicted IoU is not a number"):
+        ready.decode(nowhere)
