@@ -27,10 +27,10 @@ push-android: bundle-android ## Copy to an Android device by adb
 	$(PY) -m tinysam.device.bundle.push android $(DIST)
 
 test-arm: setup ## The whole emulated ARM matrix: Debian 12 and 13, Raspberry Pi 4 and 5 (about 15 minutes)
-	ARM_MATRIX=1 $(PY) -m pytest tests/device
+	ARM_MATRIX=docs/raspberry-pi.md $(PY) -m pytest tests/device
 
 arm-cost: setup ## Instructions per inference on a Raspberry Pi 4 and 5 (ARGS="--ops --cpu cortex-a76")
-	$(PY) -m tinysam.device.cost.cli --out docs/arm-cost.json $(if $(DEVICE_MODEL),--model $(DEVICE_MODEL)) $(ARGS)
+	$(PY) -m tinysam.device.cost.cli --out docs/arm-cost.json --page docs/arm-cost.md $(if $(DEVICE_MODEL),--model $(DEVICE_MODEL)) $(ARGS)
 
 web/node_modules: web/package-lock.json
 	@command -v npm >/dev/null || { echo "make: the web page needs Node.js 18 or newer: install nodejs and npm" >&2; exit 1; }

@@ -40,12 +40,14 @@ class Release:
     """One Debian release that Raspberry Pi OS is made from."""
 
     suite: str
+    debian: str
+    """Version of Debian, as `12`."""
     python: str
     """Version of its python3, as `3.11`."""
 
 
-BOOKWORM = Release("bookworm", "3.11")
-TRIXIE = Release("trixie", "3.13")
+BOOKWORM = Release("bookworm", "12", "3.11")
+TRIXIE = Release("trixie", "13", "3.13")
 RELEASES = {release.suite: release for release in (BOOKWORM, TRIXIE)}
 
 

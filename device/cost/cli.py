@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -13,14 +12,13 @@ from tinysam.device.arm.emulator import build_emulator
 from tinysam.device.arm.root import BOOKWORM, cache_folder
 from tinysam.device.arm.wheels import WheelsUnavailable
 from tinysam.device.cost.measure import Cost, MeasureError, measure
-from tinysam.device.cost.models import Subject, subjects
+from tinysam.device.cost.models import PARTS, Subject, subjects
 from tinysam.device.cost.plugin import CompilerMissing, build_plugin
-from tinysam.device.cost.report import Row, operations_table, table
+from tinysam.device.cost.report import Row, by_kind, operations_table, read_record, table, update_record, write_page
 from tinysam.runtime.errors import TinySamError
 from tinysam.runtime.locate import find_artifacts
-from tinysam.runtime.manifest import sha256_file
 
-FAILURES = (TinySamError, DebianUnavailable, WheelsUnavailable, CompilerMissing, MeasureError, OSError)
+FAILURES = (TinySamError, DebianUnavailable, WheelsUnavailable, CompilerMissing, MeasureError, OSError, ValueError)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         rows = _measure_all(options)
+        if options.out and options.page:
+            write_page(options.page, read_record(options.out))
     except FAILURES as error:
         print(f"tinysam-arm-cost: {error}", file=sys.stderr)
         return 1
@@ -46,24 +46,25 @@ def _measure_all(options: argparse.Namespace) -> list[Row]:
         subject
         for folder in folders
         for subject in subjects(folder, tuple(options.part))
-        if subject.engine in options.backend and subject.precision in options.precision
+        if subject.file.engine in options.backend and subject.file.precision in options.precision
     ]
     rows = []
     for cpu in options.cpu:
         emulator = build_emulator(BOOKWORM, BOARDS[cpu], cache)
         for subject in chosen:
-            print(f"{subject.path.name} on {cpu} ...", file=sys.stderr, flush=True)
+            print(f"{subject.model} {subject.part}, {subject.path.name} on {cpu} ...", file=sys.stderr, flush=True)
             cost = measure(
                 emulator,
                 plugin,
                 subject.path,
                 lengths=subject.lengths,
+                values=subject.values,
                 signature=subject.signature,
                 ops=options.ops,
             )
             rows.append(_row(subject, cpu, cost))
             if options.out:
-                _write(options.out, rows)
+                update_record(options.out, rows[-1:])
     return rows
 
 
@@ -71,30 +72,14 @@ def _row(subject: Subject, cpu: str, cost: Cost) -> Row:
     return Row(
         model=subject.model,
         part=subject.part,
-        engine=subject.engine,
+        engine=subject.file.engine,
         cpu=cpu,
-        precision=subject.precision,
+        precision=subject.file.precision,
         version=cost.engine,
-        sha256=sha256_file(subject.path),
+        sha256=subject.file.sha256,
         counts=cost.counts,
-        operations=cost.operations,
+        operations=by_kind(cost.operations),
     )
-
-
-def _write(path: Path, rows: list[Row]) -> None:
-    """Rows of the same file kind and processor in the record are replaced, others stay."""
-    known = {}
-    if path.exists():
-        known = {_key(row): row for row in json.loads(path.read_text())}
-    known |= {_key(row.record()): row.record() for row in rows}
-    partial = path.with_suffix(".partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(json.dumps([known[key] for key in sorted(known)], indent=1) + "\n")
-    partial.replace(path)
-
-
-def _key(record: dict[str, object]) -> tuple[str, ...]:
-    return tuple(str(record[name]) for name in ("model", "part", "engine", "cpu", "precision"))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,11 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", type=Path, action="append", metavar="DIR", help="artifact folder; may be repeated")
     parser.add_argument("--cpu", nargs="+", choices=BOARDS, default=list(BOARDS))
-    parser.add_argument("--part", nargs="+", choices=("encoder", "decoder"), default=["encoder", "decoder"])
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help="attend: without drawing masks")
     parser.add_argument("--backend", nargs="+", choices=("onnx", "tflite"), default=["onnx", "tflite"])
     parser.add_argument("--precision", nargs="+", choices=("fp32", "int8"), default=["fp32", "int8"])
     parser.add_argument("--ops", action="store_true", help="attribute the counts to operations")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON record to update, such as docs/arm-cost.json")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="Markdown page to put the record's tables into")
     return parser
 
 

@@ -9,6 +9,7 @@ import argparse
 import ctypes
 import json
 import tempfile
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import numpy as np
 MARK_OPTION, START, STOP, TRACE = 0x54534D, 1, 2, 3
 """The prctl option and actions of insn_count.c."""
 SEED = 0
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+Fill = Callable[[str, tuple[int, ...]], Floats]
 
 
 def main() -> None:
@@ -25,13 +28,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--shapes", type=json.loads, default={}, help="JSON: lengths of free axes by their name")
+    parser.add_argument("--values", type=json.loads, default={}, help="JSON: inputs that hold one value throughout")
     parser.add_argument("--signature", default=None, help="signature of a TFLite file")
     parser.add_argument("--ops", action="store_true", help="also trace single operations")
     arguments = parser.parse_args()
+
+    def fill(name: str, shape: tuple[int, ...]) -> Floats:
+        value = arguments.values.get(name)
+        return synthetic(name, shape) if value is None else np.full(shape, value, np.float32)
+
     if arguments.model.suffix == ".onnx":
-        report = _onnx(arguments.model, arguments.shapes, arguments.ops)
+        report = _onnx(arguments.model, arguments.shapes, fill, arguments.ops)
     else:
-        report = _tflite(arguments.model, arguments.signature, arguments.ops)
+        report = _tflite(arguments.model, arguments.signature, fill, arguments.ops)
     print(json.dumps(report))
 
 
@@ -43,7 +52,7 @@ def mark(action: int) -> None:
 _LIBC = ctypes.CDLL(None)
 
 
-def synthetic(name: str, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.float32]]:
+def synthetic(name: str, shape: tuple[int, ...]) -> Floats:
     """Inputs with the range of real ones: the instructions executed hardly depend on the values."""
     random = np.random.default_rng(SEED)
     if name == "point_coords":
@@ -55,7 +64,7 @@ def synthetic(name: str, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.
     return random.standard_normal(shape, np.float32)
 
 
-def _onnx(model: Path, lengths: dict[str, int], ops: bool) -> dict[str, Any]:
+def _onnx(model: Path, lengths: dict[str, int], fill: Fill, ops: bool) -> dict[str, Any]:
     import onnxruntime as ort
 
     def session(profile: str | None) -> ort.InferenceSession:
@@ -71,7 +80,7 @@ def _onnx(model: Path, lengths: dict[str, int], ops: bool) -> dict[str, Any]:
     inputs = {}
     for tensor in plain.get_inputs():
         shape = tuple(lengths.get(axis, 1) if isinstance(axis, str) else axis for axis in tensor.shape)
-        inputs[tensor.name] = synthetic(tensor.name, shape)
+        inputs[tensor.name] = fill(tensor.name, shape)
     plain.run(None, inputs)
     mark(START)
     plain.run(None, inputs)
@@ -106,7 +115,7 @@ def _last_run_nodes(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _tflite(model: Path, signature: str | None, ops: bool) -> dict[str, Any]:
+def _tflite(model: Path, signature: str | None, fill: Fill, ops: bool) -> dict[str, Any]:
     from importlib.metadata import version
 
     from ai_edge_litert.interpreter import Interpreter
@@ -114,8 +123,7 @@ def _tflite(model: Path, signature: str | None, ops: bool) -> dict[str, Any]:
     interpreter = Interpreter(model_path=str(model), num_threads=1)
     runner = interpreter.get_signature_runner(signature)
     inputs = {
-        name: synthetic(name, tuple(int(n) for n in detail["shape"]))
-        for name, detail in runner.get_input_details().items()
+        name: fill(name, tuple(int(n) for n in detail["shape"])) for name, detail in runner.get_input_details().items()
     }
     runner(**inputs)
     mark(START)
@@ -125,7 +133,7 @@ def _tflite(model: Path, signature: str | None, ops: bool) -> dict[str, Any]:
     if ops:
         del runner, interpreter
         profiler = import_module("guest_litert")  # beside this script on the board
-        traced = profiler.ProfiledModel(model, signature, lambda name, size: synthetic(name, (size,)))
+        traced = profiler.ProfiledModel(model, signature, lambda name, size: fill(name, (size,)))
         traced.run()
         report["events"] = traced.profile(lambda: mark(TRACE), lambda: mark(STOP))
     return report

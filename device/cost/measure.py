@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tinysam.device.arm.emulator import Emulator
@@ -45,7 +47,8 @@ def measure(
     plugin: Path,
     model: Path,
     *,
-    lengths: dict[str, int] | None = None,
+    lengths: Mapping[str, int] = MappingProxyType({}),
+    values: Mapping[str, float] = MappingProxyType({}),
     signature: str | None = None,
     ops: bool = False,
     timeout_s: float | None = None,
@@ -57,6 +60,7 @@ def measure(
         plugin: from `build_plugin`.
         model: `.onnx` or `.tflite` file.
         lengths: free axes of an ONNX file by name; others are 1.
+        values: inputs that hold one value throughout; others get synthetic ones.
         signature: of a TFLite file with several.
         ops: also attribute the count to operations.
         timeout_s: limit for the emulated program.
@@ -66,7 +70,8 @@ def measure(
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "counts"
-        arguments = [guest.__file__, str(model.resolve()), "--shapes", json.dumps(lengths or {})]
+        arguments = [guest.__file__, str(model.resolve()), "--shapes", json.dumps(dict(lengths))]
+        arguments += ["--values", json.dumps(dict(values))]
         arguments += ["--signature", signature] if signature else []
         arguments += ["--ops"] if ops else []
         done = emulator.python(

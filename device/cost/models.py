@@ -1,31 +1,43 @@
-"""The model files whose cost is reported: those of artifact folders, asked as one click asks them."""
+"""The model files whose cost is reported: those of artifact folders, asked as one click asks them.
+
+The decoder is asked in two ways: for the masks of a click, and as segment-everything does for a point whose masks turn
+out too poor to be drawn.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from tinysam.runtime.contract import ATTEND
 from tinysam.runtime.manifest import ModelFile, read_manifest, verify_file
 
 CLICK = (1, 2)
 """One prompt of two points: the one that was clicked, and SAM's padding point."""
 
 
+PARTS = ("encoder", "decoder", "attend")
+"""`attend` is the decoder for a point whose masks are not drawn."""
+
+
 @dataclass(frozen=True)
 class Subject:
-    """One file to measure."""
+    """One file to measure, and how it is asked."""
 
     model: str
     """As `nano-448`."""
     part: str
-    engine: str
-    precision: str
+    """One of `PARTS`."""
+    file: ModelFile
     path: Path
-    signature: str | None
+    signature: str | None = None
     """Of a TFLite file."""
-    lengths: dict[str, int]
+    lengths: Mapping[str, int] = field(default_factory=dict)
     """Of an ONNX file's free axes."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """Of inputs that hold one value throughout."""
 
 
 def subjects(artifacts: Path, parts: tuple[str, ...]) -> Iterator[Subject]:
@@ -35,18 +47,26 @@ def subjects(artifacts: Path, parts: tuple[str, ...]) -> Iterator[Subject]:
         FileNotFoundError, ArtifactError: the folder cannot be used.
     """
     manifest = read_manifest(artifacts)
+    model = f"{manifest.variant}-{manifest.image_size}"
     for file in manifest.files:
-        if file.part in parts:
-            name = f"{manifest.variant}-{manifest.image_size}"
+        asked = [part for part in parts if part == file.part or (part == "attend" and file.part == "decoder")]
+        for part in asked:
             path = verify_file(artifacts, file)
-            signature = _signature(file) if file.engine == "tflite" else None
-            yield Subject(name, file.part, file.engine, file.precision, path, signature, _free_axes(file))
+            if file.engine == "tflite":
+                yield Subject(model, part, file, path, signature=_signature(file, part))
+            else:
+                yield Subject(model, part, file, path, lengths=_free_axes(file), values=_threshold(part))
 
 
-def _signature(file: ModelFile) -> str:
-    """The decoder's signature for a click, the encoder's only one."""
-    click = f"decode_{CLICK[0]}x{CLICK[1]}"
-    return click if click in file.signatures else next(iter(file.signatures))
+def _signature(file: ModelFile, part: str) -> str:
+    if part == "encoder":
+        return next(iter(file.signatures))
+    return ATTEND if part == "attend" else f"decode_{CLICK[0]}x{CLICK[1]}"
+
+
+def _threshold(part: str) -> dict[str, float]:
+    """Predicted IoU that every mask is above, or none."""
+    return {} if part == "encoder" else {"iou_threshold": math.inf if part == "attend" else -math.inf}
 
 
 def _free_axes(file: ModelFile) -> dict[str, int]:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from tinysam.device.cost.measure import Operation
 from tinysam.device.cost.plugin import CLASSES, Counts
+from tinysam.device.pages import replace_section
 
 HEADINGS = ("dot product", "other vector", "load/store", "branch", "other")
 ENGINE_NAMES = {"onnx": "ONNX Runtime", "tflite": "LiteRT"}
+
+
+class Kind(NamedTuple):
+    """The operations of one kind."""
+
+    number: int
+    counts: Counts
 
 
 @dataclass(frozen=True)
@@ -20,6 +30,7 @@ class Row:
 
     model: str
     part: str
+    """`encoder`, `decoder` or `attend`."""
     engine: str
     cpu: str
     precision: str
@@ -28,7 +39,13 @@ class Row:
     sha256: str
     """Of the file."""
     counts: Counts
-    operations: tuple[Operation, ...] = ()
+    operations: Mapping[str, Kind] = field(default_factory=dict)
+    """By kind, costliest first; empty if the count was not attributed."""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What the record has one row of."""
+        return self.model, self.part, self.engine, self.cpu, self.precision
 
     @property
     def group(self) -> tuple[str, str, str, str]:
@@ -36,20 +53,42 @@ class Row:
         return self.model, self.part, self.engine, self.cpu
 
     def record(self) -> dict[str, Any]:
-        """For json.dump; operations by kind."""
-        row = asdict(self) | {"total": self.counts.total}
-        kinds = by_kind(self.operations)
-        row["operations"] = {kind: {"number": n, **asdict(counts)} for kind, (n, counts) in kinds.items()}
-        return row
+        """For json.dump."""
+        kinds = {name: {"number": kind.number, **asdict(kind.counts)} for name, kind in self.operations.items()}
+        return {**vars(self), "counts": asdict(self.counts), "total": self.counts.total, "operations": kinds}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Row:
+        """The row that `record` was made of."""
+        values = {name: value for name, value in record.items() if name != "total"}
+        kinds = {
+            name: Kind(kind["number"], Counts(**{part: kind[part] for part in CLASSES}))
+            for name, kind in record["operations"].items()
+        }
+        return cls(**{**values, "counts": Counts(**record["counts"]), "operations": kinds})
 
 
-def by_kind(operations: Iterable[Operation]) -> dict[str, tuple[int, Counts]]:
+def read_record(path: Path) -> list[Row]:
+    """Rows of a record; none if it does not exist yet."""
+    return [Row.from_record(row) for row in json.loads(path.read_text())] if path.exists() else []
+
+
+def update_record(path: Path, rows: Iterable[Row]) -> None:
+    """Replace rows of the same key in a record, keep the others, sort."""
+    known = {row.key: row for row in (*read_record(path), *rows)}
+    partial = path.with_suffix(".partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_text(json.dumps([known[key].record() for key in sorted(known)], indent=1) + "\n")
+    partial.replace(path)
+
+
+def by_kind(operations: Iterable[Operation]) -> dict[str, Kind]:
     """Number and cost of the operations of each kind, costliest first."""
-    found: dict[str, tuple[int, Counts]] = defaultdict(lambda: (0, Counts()))
+    found: dict[str, Kind] = defaultdict(lambda: Kind(0, Counts()))
     for operation in operations:
         number, counts = found[operation.kind]
-        found[operation.kind] = number + 1, counts + operation.counts
-    return dict(sorted(found.items(), key=lambda item: -item[1][1].total))
+        found[operation.kind] = Kind(number + 1, counts + operation.counts)
+    return dict(sorted(found.items(), key=lambda item: -item[1].counts.total))
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -76,13 +115,19 @@ def operations_table(row: Row) -> str:
         f"| --- | ---: | ---: |{' ---: |' * len(HEADINGS)}",
     ]
     attributed = 0
-    for kind, (number, counts) in by_kind(row.operations).items():
+    for kind, (number, counts) in row.operations.items():
         attributed += counts.total
         classes = " | ".join(_millions(getattr(counts, name)) for name in CLASSES)
         lines.append(f"| {kind} | {number} | {_millions(counts.total)} | {classes} |")
     share = attributed / row.counts.total
-    title = f"{row.model} {row.part} {row.precision}, {ENGINE_NAMES[row.engine]}, {row.cpu}"
+    title = f"### {row.model} {row.part} {row.precision}, {ENGINE_NAMES[row.engine]}, {row.cpu}"
     return f"{title} (sum of operations: {share:.1%} of the total)\n\n" + "\n".join(lines)
+
+
+def write_page(page: Path, rows: Sequence[Row]) -> None:
+    """Put the tables of a record into the sections `figures` and `operations` of a Markdown page."""
+    replace_section(page, "figures", table(rows))
+    replace_section(page, "operations", "\n\n".join(operations_table(row) for row in rows if row.operations))
 
 
 def _millions(count: int) -> str:

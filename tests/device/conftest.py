@@ -15,8 +15,8 @@ from tinysam.device.arm.wheels import WheelsUnavailable
 from tinysam.device.bundle.archive import Choice, build_bundle
 
 CACHE = REPOSITORY / "build/arm"
-RUN_MATRIX = bool(os.environ.get("ARM_MATRIX"))
-"""Set by `make test-arm`."""
+MATRIX_PAGE = os.environ.get("ARM_MATRIX")
+"""Page of docs/ for the table of the whole matrix; set by `make test-arm`."""
 
 
 def emulator_or_skip(release: Release, board: Board, *, engines: bool = True) -> Emulator:

@@ -1,18 +1,17 @@
 """The bundle on emulated boards: real aarch64 wheels, masks compared with those of this machine."""
 
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
 
-from tests.device.conftest import RUN_MATRIX, emulator_or_skip, unpack
+from tests.device.conftest import MATRIX_PAGE, emulator_or_skip, unpack
 from tinysam.device.arm.boards import PI4, PI5, Board
 from tinysam.device.arm.root import BOOKWORM, TRIXIE, Release
+from tinysam.device.arm.trial import Trial, compare, try_bundle, write_page
 from tinysam.device.arm.wheels import install
 from tinysam.device.bundle.archive import Choice, build_bundle
 
@@ -70,37 +69,31 @@ def offline_bundle(artifacts_dir: Path, tmp_path_factory: pytest.TempPathFactory
     return build_bundle(Choice("raspberrypi", artifacts_dir, with_wheels=True), tmp_path_factory.mktemp("dist"))
 
 
-@pytest.mark.skipif(not RUN_MATRIX, reason="the whole matrix takes long: make test-arm")
+@pytest.fixture(scope="session")
+def trials() -> Iterator[list[Trial]]:
+    """Collects the matrix; its table goes to the page named in the environment once every board has been tried."""
+    done: list[Trial] = []
+    yield done
+    if MATRIX_PAGE and len(done) == len(MATRIX):
+        write_page(Path(MATRIX_PAGE), done)
+
+
+@pytest.mark.skipif(not MATRIX_PAGE, reason="the whole matrix takes long: make test-arm")
 @pytest.mark.parametrize(("release", "board"), MATRIX, ids=lambda value: getattr(value, "suite", None) or value.cpu)
 def test_installs_offline_and_runs(
-    release: Release, board: Board, offline_bundle: Path, artifacts_dir: Path, tmp_path: Path
+    release: Release, board: Board, offline_bundle: Path, artifacts_dir: Path, tmp_path: Path, trials: list[Trial]
 ) -> None:
     emulator = emulator_or_skip(release, board, engines=False)
-    folder = unpack(offline_bundle, tmp_path)
-    binds = {tmp_path: "/work", artifacts_dir.resolve(): "/model"}
-    inside = f"/work/{folder.name}"
-    # pip would spend minutes of emulation on compiling Python files ahead of use.
-    command = f"PIP_COMPILE=0 {inside}/install.sh --prefix /work/tinysam --backend both"
-    done = emulator.shell(command, binds=binds, timeout_s=1500)
-    print(done.stdout, flush=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("mask") == 2
-    for precision in ("int8", "fp32"):
-        for backend in ("onnx", "tflite"):
-            prompt = f"--point 220,120 --backend {backend} --precision {precision} --format mask"
-            out = f"out-{backend}-{precision}"
-            command = f"/work/tinysam/bin/tinysam-run {inside}/selftest/picture.jpg {prompt} --model /model"
-            done = emulator.shell(f"{command} --out /work/{out}", binds=binds, timeout_s=900)
-            assert done.returncode == 0, done.stderr
-            here = [sys.executable, "-m", "tinysam.runtime.cli", str(folder / "selftest/picture.jpg"), *prompt.split()]
-            here += ["--model", str(artifacts_dir), "--out", str(tmp_path / f"here-{out}")]
-            subprocess.run(here, check=True, capture_output=True)
-            on_arm, on_x86 = (_read_mask(tmp_path / name) for name in (out, f"here-{out}"))
-            iou = (on_arm & on_x86).sum() / (on_arm | on_x86).sum()
-            print(f"{release.suite} {board.cpu} {backend} {precision}: IoU {iou:.5f}", flush=True)
-            assert iou >= MIN_IOU[precision]
+    trial = try_bundle(emulator, unpack(offline_bundle, tmp_path), artifacts_dir)
+    assert trial.installer.count("mask") == 2
+    for (precision, backend), agreement in trial.masks.items():
+        print(f"{release.suite} {board.cpu} {backend} {precision}: {agreement}", flush=True)
+        assert agreement.iou >= MIN_IOU[precision]
+    trials.append(trial)
 
 
-def _read_mask(folder: Path) -> np.ndarray:
-    (path,) = folder.glob("*.png")
-    return np.asarray(Image.open(path)).astype(bool)
+def test_masks_are_compared() -> None:
+    a, b = np.array([[True, True, False]]), np.array([[True, False, False]])
+    assert str(compare(a, b)) == "0.5000"
+    assert str(compare(a, a)) == "identical"
+    assert str(compare(a & ~a, a)) == "0.0000"
