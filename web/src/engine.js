@@ -4,6 +4,8 @@ import { loadLiteRt, loadAndCompile, supportsFeature, Tensor } from "@litertjs/c
 
 export const SCHEMA = 1;
 const ABSENT = -2;
+/** Signatures of the decoder in two calls: predicted IoU of a point's masks; the masks themselves. */
+const [ATTEND, UPSCALE] = ["attend_1x2", "upscale_1"];
 const MAX_THREADS = 8;
 
 /** An error whose message is meant for the person at the screen. */
@@ -58,13 +60,13 @@ export class Model {
     this.encoder = encoder;
     this.decoder = decoder;
     this.lowRes = 4 * manifest.grid;
+    // The choices are the masks of an ambiguous prompt; token 0, the single mask, is not one of them.
+    const tokens = manifest.mask_tokens;
+    this.choices = [...tokens.keys()].filter((k) => tokens.length === 1 || tokens[k] !== 0);
     this.signatures = Object.entries(decoder.file.signatures)
-      .filter(([name]) => name.startsWith("decode_"))
-      .map(([name, signature]) => {
-        const [prompts, points] = signature.inputs.point_coords.shape;
-        return { name, signature, prompts, points };
-      })
-      .sort((a, b) => a.prompts * a.points - b.prompts * b.points);
+      .filter(([name]) => name.startsWith("decode_1x"))
+      .map(([name, signature]) => ({ name, signature, points: signature.inputs.point_labels.shape[1] }))
+      .sort((a, b) => a.points - b.points);
   }
 
   /** (size, size, 3) float32 -> embedding. */
@@ -74,56 +76,63 @@ export class Model {
     return outputs.image_embeddings;
   }
 
-  /** Most prompts that one call of the decoder takes, when each is a single point. */
-  get batch() {
-    return Math.max(...this.signatures.filter((s) => s.points >= 2).map((s) => s.prompts));
-  }
-
   /**
-   * Masks of some prompts.
+   * Masks of one prompt.
    *
    * @param {Float32Array} embedding from `encode`
-   * @param {Array<Array<[number, number, number]>>} prompts x, y in the model frame and label, per prompt
-   * @param {Float32Array=} mask low-res logits as mask prompt of all of them
-   * @returns {Promise<Array<{logits: Float32Array, iou: number}[]>>} per prompt its masks, as the manifest orders them
+   * @param {Array<[number, number, number]>} prompt x, y in the model frame and label of each point
+   * @param {Float32Array=} mask low-res logits as mask prompt
+   * @returns {Promise<{logits: Float32Array, iou: number}[]>} the masks to choose from, as the manifest orders them
    */
-  async decode(embedding, prompts, mask) {
-    const points = Math.max(...prompts.map((prompt) => prompt.length));
-    const chosen = this.signatures.find((s) => s.prompts >= prompts.length && s.points >= points);
+  async decode(embedding, prompt, mask) {
+    const chosen = this.signatures.find((s) => s.points >= prompt.length);
     if (!chosen) {
-      throw new UserError(`${points} points in one prompt: this model takes ${Math.max(...this.signatures.map((s) => s.points)) - 1}.`);
-    }
-    const coords = new Float32Array(chosen.prompts * chosen.points * 2);
-    const labels = new Float32Array(chosen.prompts * chosen.points).fill(ABSENT);
-    for (let p = 0; p < chosen.prompts; p++) {
-      (prompts[p] ?? prompts[0]).forEach(([x, y, label], n) => {
-        coords.set([x, y], 2 * (p * chosen.points + n));
-        labels[p * chosen.points + n] = label;
-      });
+      throw new UserError(`${prompt.length} points in one prompt: this model takes ${this.signatures.at(-1).points - 1}.`);
     }
     const { low_res_masks: masks, iou_predictions: iou } = await run(this.decoder.graph, chosen.name, chosen.signature, {
       image_embeddings: embedding,
-      point_coords: coords,
-      point_labels: labels,
+      ...pointInputs(prompt, chosen.points),
       mask_input: mask ?? new Float32Array(this.lowRes ** 2),
       has_mask_input: new Float32Array(1).fill(mask ? 1 : 0),
     });
-    const kinds = this.manifest.mask_tokens.length;
+    return this.#choices(masks, iou);
+  }
+
+  /**
+   * Predicted IoU of one point's masks, and the masks if any of them is above the threshold: drawing them is a quarter
+   * of the decoder's work in INT8, and more in fp32.
+   *
+   * @param {Float32Array} embedding from `encode`
+   * @param {Array<[number, number, number]>} prompt a point and its padding, as for `decode`
+   * @param {number} threshold
+   * @returns {Promise<{best: number, masks: {logits: Float32Array, iou: number}[]}>} best predicted IoU; masks or none
+   */
+  async decodeAbove(embedding, prompt, threshold) {
+    const { graph, file } = this.decoder;
+    const [attend, upscale] = [file.signatures[ATTEND], file.signatures[UPSCALE]];
+    const inputs = { image_embeddings: embedding, ...pointInputs(prompt, attend.inputs.point_labels.shape[1]) };
+    const { iou_predictions: iou, ...found } = await run(graph, ATTEND, attend, inputs);
+    const best = Math.max(...this.choices.map((k) => iou[k]));
+    if (best <= threshold) return { best, masks: [] };
+    const { low_res_masks: masks } = await run(graph, UPSCALE, upscale, found);
+    return { best, masks: this.#choices(masks, iou) };
+  }
+
+  #choices(masks, iou) {
     const area = this.lowRes ** 2;
-    const last = chosen.signature.outputs.low_res_masks.shape.at(-1) === kinds && this.lowRes !== kinds;
-    // The choices are the masks of an ambiguous prompt; token 0, the single mask, is not one of them.
-    const choices = [...this.manifest.mask_tokens.keys()].filter((k) => kinds === 1 || this.manifest.mask_tokens[k] !== 0);
-    return prompts.map((_, p) =>
-      choices.map((k) => ({
-        logits: last ? strided(masks, p * area * kinds + k, kinds, area) : masks.subarray((p * kinds + k) * area, (p * kinds + k + 1) * area),
-        iou: iou[p * kinds + k],
-      })),
-    );
+    return this.choices.map((k) => ({ logits: masks.subarray(k * area, (k + 1) * area), iou: iou[k] }));
   }
 }
 
-function strided(values, start, step, length) {
-  return Float32Array.from({ length }, (_, i) => values[start + i * step]);
+/** Coordinates and labels of one prompt, filled up with absent points. */
+function pointInputs(prompt, slots) {
+  const coords = new Float32Array(2 * slots);
+  const labels = new Float32Array(slots).fill(ABSENT);
+  prompt.forEach(([x, y, label], n) => {
+    coords.set([x, y], 2 * n);
+    labels[n] = label;
+  });
+  return { point_coords: coords, point_labels: labels };
 }
 
 /** Runs one signature; copies the outputs out of the engine's memory. */

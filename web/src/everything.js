@@ -2,10 +2,12 @@
 // a coarse grid first, then the points of the full grid that no sure region of a good mask covers (TinySAM).
 
 const COARSE = 4;
-const EDGE_LABELS = { point: 1, padding: -1 };
+const LABELS = { point: 1, padding: -1 };
 /** If nothing passes, both thresholds are lowered by these amounts in turn; at last the best of all are shown. */
-const RELAX = [0, 0.1, 0.2, 0.4];
+const RELAX = [0.1, 0.2, 0.4];
+/** Points, those of the highest predicted IoU, that are asked again if nothing passes. */
 const RESERVE = 16;
+const REPORT_EVERY = 16;
 
 /**
  * @param {object} model from engine.js
@@ -18,34 +20,30 @@ const RESERVE = 16;
 export async function segmentEverything(model, embedding, input, onProgress, pointsPerSide) {
   const settings = { ...model.manifest.everything };
   settings.points_per_side = pointsPerSide ?? settings.points_per_side;
+  const { pred_iou_thresh: minIou, stability_score_thresh: minStability } = settings;
   const side = model.lowRes;
   const seen = { width: Math.ceil(input[0] / 4), height: Math.ceil(input[1] / 4), side };
   const sure = new Uint8Array(side * side);
-  const candidates = [];
-  let reserve = [];
+  const good = [];
+  const asked = [];
   const total = settings.points_per_side ** 2;
   let done = 0;
 
+  const ask = ([x, y], threshold) =>
+    model.decodeAbove(embedding, [[x, y, LABELS.point], [0, 0, LABELS.padding]], threshold);
+  const candidates = (masks) =>
+    masks.map((mask) => ({ ...mask, ...describe(mask.logits, seen, settings.stability_score_offset) })).filter((one) => one.area);
+
   const pass = async (points, mark) => {
-    for (let start = 0; start < points.length; start += model.batch) {
-      const chunk = points.slice(start, start + model.batch);
-      const prompts = chunk.map(([x, y]) => [[x, y, EDGE_LABELS.point], [0, 0, EDGE_LABELS.padding]]);
-      for (const masks of await model.decode(embedding, prompts)) {
-        for (const mask of masks) keep(mask, mark);
+    for (const point of points) {
+      const { best, masks } = await ask(point, minIou);
+      asked.push({ point, best });
+      for (const one of candidates(masks.filter(({ iou }) => iou > minIou))) {
+        if (one.stability < minStability) continue;
+        good.push({ ...one, logits: one.logits.slice() });
+        if (mark) one.logits.forEach((value, i) => value > settings.coarse_logit_thresh && (sure[i] = 1));
       }
-      onProgress((done += chunk.length), total);
-    }
-  };
-  const keep = ({ logits, iou }, mark) => {
-    const hopeless = iou < settings.pred_iou_thresh - RELAX.at(-1);
-    if (hopeless && reserve.length === RESERVE && iou <= reserve.at(-1).iou) return;
-    const facts = describe(logits, seen, settings.stability_score_offset);
-    if (!facts.area) return;
-    const candidate = { logits: logits.slice(), iou, ...facts };
-    if (!hopeless) candidates.push(candidate);
-    reserve = [...reserve, candidate].sort((a, b) => b.iou - a.iou).slice(0, RESERVE);
-    if (mark && iou > settings.pred_iou_thresh && facts.stability >= settings.stability_score_thresh) {
-      for (let i = 0; i < logits.length; i++) if (logits[i] > settings.coarse_logit_thresh) sure[i] = 1;
+      if (++done % REPORT_EVERY === 0) onProgress(done, total);
     }
   };
 
@@ -56,13 +54,13 @@ export async function segmentEverything(model, embedding, input, onProgress, poi
   await pass(fine, false);
 
   const distinct = (found) => suppress(found, settings.box_nms_thresh).sort((a, b) => b.area - a.area);
-  for (const step of RELAX) {
-    const good = candidates.filter(
-      (c) => c.iou > settings.pred_iou_thresh - step && c.stability >= settings.stability_score_thresh - step,
-    );
-    if (good.length) return distinct(good);
+  if (good.length) return distinct(good);
+  const reserve = [];
+  for (const { point } of asked.sort((a, b) => b.best - a.best).slice(0, RESERVE)) {
+    reserve.push(...candidates((await ask(point, -Infinity)).masks));
   }
-  return distinct(reserve);
+  const relaxed = RELAX.map((step) => reserve.filter((one) => one.iou > minIou - step && one.stability >= minStability - step));
+  return distinct(relaxed.find((found) => found.length) ?? reserve);
 }
 
 /** Centres of n x n cells, in the model frame. */

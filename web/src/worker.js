@@ -52,7 +52,7 @@ const commands = {
     if (box) prompt.push([...toModel(box[0], box[1]), 2], [...toModel(box[2], box[3]), 3]);
     else prompt.push([0, 0, -1]);
     const filled = box && manifest.box_masks ? filledBox(toModel(box[0], box[1]), toModel(box[2], box[3]), model.lowRes) : undefined;
-    const [masks] = await model.decode(photo.embedding, [prompt], filled);
+    const masks = await model.decode(photo.embedding, prompt, filled);
     photo.masks = masks;
     const decodeMs = performance.now() - start;
     const best = masks.reduce((top, mask, i) => (mask.iou > masks[top].iou ? i : top), 0);
