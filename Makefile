@@ -11,6 +11,8 @@ CHECKPOINT ?=
 SIZE ?=
 CALIB ?=
 TARGET ?= arm
+RANGES ?= mse
+MAX_DROP ?=
 OUT ?= artifacts
 
 .DEFAULT_GOAL := help
@@ -30,8 +32,9 @@ $(VENV)/installed: setup.cfg pyproject.toml
 setup: $(VENV)/installed ## Create the environment with everything in it
 
 export-int8: setup ## Export a model (fp32 and INT8, ONNX and TFLite) and segment a photograph with it
-	$(VENV)/bin/tinysam-export --variant $(VARIANT) --target $(TARGET) --out $(OUT) \
-	  $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(SIZE),--size $(SIZE)) $(if $(CALIB),--calib-dir $(CALIB))
+	$(VENV)/bin/tinysam-export --variant $(VARIANT) --target $(TARGET) --ranges $(RANGES) --out $(OUT) \
+	  $(if $(CHECKPOINT),--checkpoint $(CHECKPOINT)) $(if $(SIZE),--size $(SIZE)) $(if $(CALIB),--calib-dir $(CALIB)) \
+	  $(if $(MAX_DROP),--max-drop $(MAX_DROP))
 	@$(PY) -m tinysam.export.demo --variant $(VARIANT) $(if $(SIZE),--size $(SIZE)) --artifacts $(OUT)
 
 test: setup ## Run the tests

@@ -15,6 +15,7 @@ from tinysam.calibration.images import CalibrationImage
 from tinysam.runtime.geometry import Frame
 from tinysam.runtime.manifest import Manifest
 from tinysam.runtime.preprocess import normalize, resize, to_pil
+from tinysam.runtime.prompts import filled_boxes
 
 Feed = dict[str, Floats]
 Decode = Callable[[Floats, Feed], tuple[Floats, Floats]]
@@ -91,7 +92,8 @@ def decoder_feeds(
 ) -> list[Feed]:
     """Prompt feeds for one image, without the embedding.
 
-    `count` clicks, the boxes of the masks they gave, and one mask prompt with a correcting click.
+    `count` clicks, the boxes of the masks they gave, one mask prompt with a correcting click, and one box that is
+    filled in as a mask prompt, too.
     """
     coords, labels = point_prompts(size, count, rng)
     clicks = prompt_feed(coords, labels, None, low_res)
@@ -102,7 +104,14 @@ def decoder_feeds(
     height, width = size
     boxes = np.clip(boxes + jitter, 0, floats([width, height, width, height])).astype(np.float32)
     hard = hard_click(coords[:1], labels[:1], best[0], size, rng)
-    return [clicks, prompt_feed(*box_prompts(boxes), None, low_res), prompt_feed(*hard, best[:1, None], low_res)]
+    corners, corner_labels = box_prompts(boxes)
+    filled = filled_boxes(corners[-1:], corner_labels[-1:], low_res)
+    return [
+        clicks,
+        prompt_feed(corners, corner_labels, None, low_res),
+        prompt_feed(*hard, best[:1, None], low_res),
+        prompt_feed(corners[-1:], corner_labels[-1:], filled, low_res),
+    ]
 
 
 def hard_click(

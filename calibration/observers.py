@@ -25,11 +25,19 @@ class Observation:
     low: float = float("inf")
     high: float = float("-inf")
     samples: list[Floats] = field(default_factory=list)
+    elements: int = 0
+    """Number of values in all runs together."""
 
-    def add(self, low: float, high: float, samples: Floats) -> None:
+    def add(self, low: float, high: float, samples: Floats, elements: int) -> None:
         """Takes in another image."""
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.samples.append(samples)
+        self.elements += elements
+
+    @property
+    def size(self) -> float:
+        """Mean number of values in one run."""
+        return self.elements / max(1, len(self.samples))
 
     @property
     def values(self) -> Floats:
@@ -38,7 +46,7 @@ class Observation:
 
 
 def observed_model(model: onnx.ModelProto, tensors: list[str]) -> onnx.ModelProto:
-    """The graph with minimum, maximum and a regular sample of each tensor as its outputs."""
+    """The graph with minimum, maximum, a regular sample and the size of each tensor as its outputs."""
     observed = onnx.ModelProto()
     observed.CopyFrom(model)
     graph = observed.graph
@@ -67,6 +75,7 @@ def observed_model(model: onnx.ModelProto, tensors: list[str]) -> onnx.ModelProt
         )
         for what in ("low", "high", "some"):
             graph.output.append(helper.make_tensor_value_info(f"{own}.{what}", TensorProto.FLOAT, None))
+        graph.output.append(helper.make_tensor_value_info(f"{own}.size", TensorProto.INT64, None))
     return observed
 
 
@@ -83,12 +92,12 @@ def observe(model: onnx.ModelProto, tensors: list[str], feeds: Iterable[dict[str
     for feed in feeds:
         outputs = session.run(None, feed)
         for i, name in enumerate(tensors):
-            low, high, some = outputs[3 * i : 3 * i + 3]
+            low, high, some, elements = outputs[4 * i : 4 * i + 4]
             if not (np.isfinite(low) and np.isfinite(high)):
                 raise CalibrationError(
                     f"activation {name} is not finite ({low} to {high}): check checkpoint and calibration images"
                 )
-            seen[name].add(float(low), float(high), some)
+            seen[name].add(float(low), float(high), some, int(elements))
     if any(not observation.samples for observation in seen.values()):
         raise CalibrationError("no calibration images: nothing was observed")
     return seen

@@ -21,6 +21,8 @@ class LinearNode:
     output: str
     weight: npt.NDArray[np.float32]
     """(outputs, inputs, height, width) or (outputs, inputs)."""
+    parameter: str
+    """Name of the weight: the path of its module."""
 
 
 class Graph:
@@ -69,7 +71,13 @@ class Graph:
     def linear_nodes(self) -> list[LinearNode]:
         """Conv and Gemm nodes that can become integer, in order of execution; what a graph output needs stays float."""
         return [
-            LinearNode(node.name, node.input[0], node.output[0], numpy_helper.to_array(self.constants[node.input[1]]))
+            LinearNode(
+                node.name,
+                node.input[0],
+                node.output[0],
+                numpy_helper.to_array(self.constants[node.input[1]]),
+                node.input[1],
+            )
             for node in self.integer_nodes(frozenset())
             if self.is_linear(node)
         ]

@@ -45,12 +45,14 @@ class Report:
     model: str
     calibration: dict[str, Any]
     """Description of the image set."""
+    float_operations: dict[str, str] = field(default_factory=dict)
+    """What stayed float -> why."""
+    decisions: dict[str, Any] = field(default_factory=dict)
+    """Method of ranges, judgement per engine (points of mean IoU lost, IoU with fp32 masks, same mask), sensitivity."""
     layers: dict[str, list[LayerError]] = field(default_factory=dict)
     """Part -> its layers in order of execution."""
     files: list[dict[str, Any]] = field(default_factory=list)
     """Path, size, milliseconds, and for INT8 files agreement with PyTorch."""
-    float_operations: dict[str, str] = field(default_factory=dict)
-    """What stayed float -> why."""
     pairs: list[MaskPair] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,6 +63,7 @@ class Report:
             "calibration": self.calibration,
             "files": self.files,
             "float_operations": self.float_operations,
+            **self.decisions,
             "layers": layers,
         }
 
@@ -109,6 +112,36 @@ def layer_rows(layers: list[LayerError]) -> list[list[str]]:
     return rows
 
 
+def decision_parts(decisions: dict[str, Any]) -> list[str]:
+    """How the whole model and each of its blocks alone do, against the float model."""
+    if not decisions:
+        return []
+    whole = [
+        [engine, f"{j['drop']:.2f}", f"{j['agreement']:.3f}", f"{100 * j['same']:.1f} %"]
+        for engine, j in decisions["judgements"].items()
+    ]
+    blocks = [
+        [
+            row["part"],
+            row["block"],
+            f"{row['drop']:.2f}",
+            f"{row['agreement']:.3f}",
+            f"{100 * row['same']:.1f} %",
+            f"{row['saved_million_instructions']:.1f} M",
+        ]
+        for row in decisions["sensitivity"]
+    ]
+    judged = ["points of mean IoU lost", "IoU with fp32 masks", "same mask chosen"]
+    return [
+        "<h2>Accuracy against the float model</h2>",
+        f"<p>Ranges: {html.escape(str(decisions['ranges']))}. Objects are the float model's own masks of clicks, asked "
+        "for again with a jittered box and another click.</p>",
+        table(["engine", *judged], whole),
+        "<h2>Every block alone as INT8 (ONNX)</h2>",
+        table(["part", "block", *judged, "instructions saved on a Cortex-A76"], blocks),
+    ]
+
+
 def to_html(report: Report) -> str:
     """The page."""
     images = report.calibration
@@ -118,6 +151,7 @@ def to_html(report: Report) -> str:
         f"(SHA-256 {html.escape(str(images['sha256']))[:12]}).</p>",
         "<h2>Files</h2>",
         table(["file", "size", "time here", "mask IoU with PyTorch", "same mask chosen"], file_rows(report.files)),
+        *decision_parts(report.decisions),
         "<h2>What stayed float, and why</h2>",
         table(["operation", "reason"], [list(item) for item in report.float_operations.items()]),
         "<h2>Masks: PyTorch left, INT8 right</h2>",

@@ -1,7 +1,7 @@
 """Ranges of one graph's activations: found once on the float ONNX file, used for both engines."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
@@ -21,6 +21,8 @@ class TensorRanges:
     """How ranges were found, one of `tinysam.calibration.ranges.METHODS`."""
     observations: dict[str, Observation]
     ranges: dict[str, Range]
+    weight_limits: dict[str, Floats] = field(default_factory=dict)
+    """Weight -> (N,) largest value of each output channel that is represented; others keep their maximum."""
 
 
 def calibrate(source: Path, feeds: Iterable[dict[str, Floats]], method: str) -> TensorRanges:

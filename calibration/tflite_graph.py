@@ -106,9 +106,13 @@ class SubgraphMatcher:
             return None
         return TFLiteOperation(kind, output, {name: self.onnx_of[name] for name in (*sources, output)})
 
+    def kinds(self) -> list[tuple[Any, str | None]]:
+        """All operations with their kind, None for kinds that stay float."""
+        return [(op, KINDS.get(self.codes[op.opcodeIndex])) for op in self.subgraph.operators]
+
     def operations(self) -> list[TFLiteOperation]:
         """All operations whose activations are known, from the last to the first."""
-        kinds = [(op, KINDS.get(self.codes[op.opcodeIndex])) for op in self.subgraph.operators]
+        kinds = self.kinds()
         found = [self.linear(op, kind) for op, kind in kinds if kind in LINEAR]
         for op, kind in kinds:
             if kind == "TRANSPOSE" and self.name(op.inputs[0]) in self.onnx_of:

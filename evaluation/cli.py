@@ -19,9 +19,10 @@ from tinysam.evaluation.detections import DetectionTask, read_detections
 from tinysam.evaluation.everything import EverythingTask
 from tinysam.evaluation.prompted import CLICKS, Protocol
 from tinysam.evaluation.records import Records
+from tinysam.evaluation.sweep import SWEPT, SweepTask, Values
 from tinysam.evaluation.tasks import PromptedTask, Task, spread
 
-TASKS = ("prompts", "everything", "detections", "annotate")
+TASKS = ("prompts", "everything", "sweep", "detections", "annotate")
 
 EVERYTHING = ("points_per_side", "pred_iou_thresh", "stability_score_thresh", "box_nms_thresh")
 """Settings of segment-everything that may be changed."""
@@ -57,6 +58,14 @@ def parser() -> argparse.ArgumentParser:
         everything.add_argument(
             f"--{name.replace('_', '-')}", type=kind, help="(default: what was chosen for the model)"
         )
+    sweep = p.add_argument_group("sweep")
+    sweep.add_argument(
+        "--values",
+        nargs="*",
+        default=["coarse_logit_thresh=2,2.5,3,4,6,8.5"],
+        metavar="NAME=V1,V2",
+        help=f"thresholds to try, all combinations: {', '.join(SWEPT)}",
+    )
     detections = p.add_argument_group("detections")
     detections.add_argument("--boxes", type=Path, help="a detector's boxes in COCO's results format")
     detections.add_argument("--single", action="store_true", help="use the single-mask output")
@@ -72,6 +81,8 @@ def task_of(args: argparse.Namespace) -> Task:
         return AnnotateTask(changes)
     if args.task == "everything":
         return EverythingTask(changes, args.max_masks, args.by)
+    if args.task == "sweep":
+        return SweepTask(values_of(args.values))
     if args.task == "detections":
         if args.boxes is None:
             raise DataError("--task detections needs --boxes with a detector's boxes")
@@ -80,6 +91,21 @@ def task_of(args: argparse.Namespace) -> Task:
     if args.no_box and not args.clicks:
         raise ValueError("nothing to measure: --no-box without --clicks")
     return PromptedTask(Protocol(not args.no_box, tuple(args.clicks)), args.max_masks, args.by)
+
+
+def values_of(texts: list[str]) -> Values:
+    """`NAME=V1,V2` as names and numbers; ValueError for others."""
+    found = []
+    for text in texts:
+        name, _, values = text.partition("=")
+        try:
+            numbers = tuple(float(value) for value in values.split(","))
+        except ValueError:
+            numbers = ()
+        if name not in SWEPT or not numbers:
+            raise ValueError(f"--values {text}: expected NAME=V1,V2 with a NAME of {', '.join(SWEPT)}")
+        found.append((name, numbers))
+    return tuple(found)
 
 
 def run(args: argparse.Namespace) -> None:

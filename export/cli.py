@@ -3,10 +3,15 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinysam.runtime.cli import Parser
 
-EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+if TYPE_CHECKING:
+    from tinysam.export.settings import ExportSettings
+    from tinysam.models.variants import Variant
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,6 +29,13 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--precision", default="fp32,int8", help="fp32, int8 or both (default: fp32,int8)")
     options.add_argument("--format", default="onnx,tflite", help="onnx, tflite or both (default: onnx,tflite)")
+    add_int8_options(options)
+    options.add_argument("--out", type=Path, default=Path("artifacts"), help="parent of the artifact folder")
+    return options
+
+
+def add_int8_options(options: argparse.ArgumentParser) -> None:
+    """Options of the INT8 files, which `tinysam-calibrate` has as well."""
     options.add_argument("--target", default="arm", help="processor of the INT8 ONNX files: arm or x86 (default: arm)")
     options.add_argument(
         "--calib-dir",
@@ -38,33 +50,60 @@ def parser() -> argparse.ArgumentParser:
         default=0.7,
         help="mean IoU of INT8 and PyTorch masks below which nothing is published (default: 0.7)",
     )
-    options.add_argument("--out", type=Path, default=Path("artifacts"), help="parent of the artifact folder")
-    return options
+    options.add_argument(
+        "--ranges",
+        default="mse",
+        help="how INT8 ranges are found: minmax, percentile, mse or search (default: mse)",
+    )
+    options.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="POINTS",
+        help="points of mean IoU that INT8 may lose; blocks stay float until it does not lose more",
+    )
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Exports as asked; raises what `export` raises."""
-    from tinysam.export.pipeline import export
+def settings_from(arguments: argparse.Namespace, variant: "Variant", image_size: int) -> "ExportSettings":
+    """What the command line asks for; ExportError if it makes no sense."""
     from tinysam.export.settings import ExportSettings
-    from tinysam.models.variants import get_variant
 
-    variant = get_variant(arguments.variant)
-    settings = ExportSettings(
+    return ExportSettings(
         variant=variant,
         checkpoint=arguments.checkpoint,
-        image_size=arguments.size or variant.image_size,
+        image_size=image_size,
         precisions=tuple(arguments.precision.split(",")),
         formats=tuple(arguments.format.split(",")),
         target=arguments.target,
         calib=arguments.calib_dir,
         calib_count=arguments.calib_count,
-        out=arguments.out,
+        out=getattr(arguments, "out", Path()),
         least_mask_iou=arguments.least_mask_iou,
+        ranges=arguments.ranges,
+        max_drop=arguments.max_drop,
     )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Exports as asked; raises what `export` raises."""
+    from tinysam.export.pipeline import export
+    from tinysam.models.variants import get_variant
+
+    variant = get_variant(arguments.variant)
+    settings = settings_from(arguments, variant, arguments.size or variant.image_size)
     if export(settings):
         print(f"artifacts in {settings.folder}")
     else:
         print(f"{settings.folder} is up to date, nothing to do")
+
+
+def fail(program: str, error: BaseException) -> int:
+    """Says in one line on stderr what went wrong; the exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        print(f"{program}: interrupted, nothing was published", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    lines = str(error).splitlines() or [type(error).__name__]
+    print(f"{program}: {lines[0]}", file=sys.stderr)
+    return EXIT_FAILED
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,13 +111,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         run(arguments)
-    except KeyboardInterrupt:
-        print("tinysam-export: interrupted, nothing was published", file=sys.stderr)
-        return 130
-    except (ValueError, RuntimeError, OSError, MemoryError) as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        print(f"tinysam-export: {lines[0]}", file=sys.stderr)
-        return EXIT_FAILED
+    except (KeyboardInterrupt, ValueError, RuntimeError, OSError, MemoryError) as error:
+        return fail("tinysam-export", error)
     return EXIT_OK
 
 

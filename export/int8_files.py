@@ -15,6 +15,7 @@ from tinysam.calibration.onnx_int8 import OnnxScheme, quantize_onnx
 from tinysam.calibration.tensor_ranges import TensorRanges, calibrate
 from tinysam.calibration.tflite_constants import pack_constants
 from tinysam.calibration.tflite_int8 import quantize_tflite
+from tinysam.calibration.tuned_files import tune_onnx, tune_tflite
 from tinysam.export.errors import ParityError
 from tinysam.export.reference import ReferenceCase
 from tinysam.export.tensors import (
@@ -29,9 +30,6 @@ from tinysam.export.tensors import (
 from tinysam.runtime import engines
 from tinysam.runtime.manifest import ModelFile
 
-METHOD = "mse"
-"""How activation ranges are found."""
-
 
 @dataclass(frozen=True)
 class Calibration:
@@ -41,6 +39,24 @@ class Calibration:
     decoder: TensorRanges
     images: dict[str, Any]
     """Description of the image set."""
+
+    def of(self, part: str) -> TensorRanges:
+        """Ranges of `encoder` or `decoder`."""
+        return self.encoder if part == "encoder" else self.decoder
+
+
+@dataclass(frozen=True)
+class Run:
+    """One photograph with everything that is asked about it."""
+
+    image: Floats
+    """(1, 3, S, S)."""
+    size: tuple[int, int]
+    """(height, width) of the photograph inside the square."""
+    embedding: Floats
+    """Of the float model."""
+    prompts: list[Feed]
+    """Decoder inputs of the ONNX file without the embedding."""
 
 
 class FloatModel:
@@ -64,42 +80,82 @@ class FloatModel:
         return masks, iou
 
 
-def calibrate_files(
-    folder: Path, feeds: list[ImageFeed], low_res: int, description: dict[str, Any], seed: int
-) -> Calibration:
-    """Ranges of both float ONNX files in `folder`; the decoder sees real embeddings and prompts of each image."""
-    model = FloatModel(folder, engines.usable_cores())
-    prompts: list[dict[str, Floats]] = []
+def calibration_runs(model: FloatModel, feeds: list[ImageFeed], low_res: int, seed: int) -> list[Run]:
+    """What both graphs are observed on: the decoder gets real embeddings and prompts of each image."""
+    runs = []
     for i, feed in enumerate(feeds):
         embedding = model.encode(feed.image)
-        rng = np.random.default_rng([seed, i])
-        made = decoder_feeds(embedding, feed.size, model.decode, low_res, rng)
-        prompts += [decoder_inputs("onnx", embedding, prompt) for prompt in made]
-    encoder = calibrate(folder / "encoder.fp32.onnx", ({"image": feed.image} for feed in feeds), METHOD)
-    decoder = calibrate(folder / "decoder.fp32.onnx", prompts, METHOD)
-    return Calibration(encoder, decoder, description)
+        made = decoder_feeds(embedding, feed.size, model.decode, low_res, np.random.default_rng([seed, i]))
+        prompts = [without_embedding(decoder_inputs("onnx", embedding, prompt)) for prompt in made]
+        runs.append(Run(feed.image, feed.size, embedding, prompts))
+    return runs
 
 
-def write_part(folder: Path, part: str, engine: str, found: TensorRanges, target: str) -> dict[str, Any]:
+def without_embedding(inputs: dict[str, Floats]) -> Feed:
+    """Decoder inputs but the embedding."""
+    return {name: values for name, values in inputs.items() if name != "image_embeddings"}
+
+
+def calibrate_files(folder: Path, runs: list[Run], description: dict[str, Any], method: str) -> Calibration:
+    """Ranges of both float ONNX files in `folder`."""
+    encoder = calibrate(folder / "encoder.fp32.onnx", ({"image": run.image} for run in runs), method)
+    prompts = ({"image_embeddings": run.embedding, **prompt} for run in runs for prompt in run.prompts)
+    return Calibration(encoder, calibrate(folder / "decoder.fp32.onnx", prompts, method), description)
+
+
+def write_part(
+    folder: Path, part: str, engine: str, found: TensorRanges, target: str, keep_float: frozenset[str]
+) -> dict[str, Any]:
     """Writes one INT8 file next to its float file."""
-    source, destination = folder / f"{part}.fp32.{engine}", folder / f"{part}.int8.{engine}"
+    destination, source = folder / f"{part}.int8.{engine}", folder / f"{part}.fp32.{engine}"
+    tuned, tuned_onnx = folder / f"{part}.tuned.{engine}", folder / f"{part}.tuned.onnx"
+    tune_onnx(folder / f"{part}.fp32.onnx", tuned_onnx, found)
     if engine == "onnx":
-        return quantize_onnx(source, destination, found, OnnxScheme(target, attention=part == "encoder"))
-    facts = quantize_tflite(source, destination, Graph(onnx.load(folder / f"{part}.fp32.onnx")), found)
-    destination.write_bytes(pack_constants(destination.read_bytes()))
+        facts = quantize_onnx(tuned, destination, found, OnnxScheme(target, keep_float, attention=part == "encoder"))
+    else:
+        tune_tflite(source, tuned, Graph(onnx.load(folder / f"{part}.fp32.onnx")), found)
+        facts = quantize_tflite(tuned, destination, Graph(onnx.load(tuned_onnx)), found, keep_float)
+        destination.write_bytes(pack_constants(destination.read_bytes()))
+    for path in {tuned, tuned_onnx}:
+        path.unlink()
     return facts
 
 
 def write_int8(
-    folder: Path, engine: str, calibration: Calibration, target: str, image_size: int, masks: int
+    folder: Path,
+    engine: str,
+    calibration: Calibration,
+    target: str,
+    image_size: int,
+    masks: int,
+    keep_float: frozenset[str] = frozenset(),
 ) -> list[ModelFile]:
-    """Writes encoder and decoder for one engine."""
+    """Writes encoder and decoder for one engine; `keep_float` holds `encoder/<node>` and `decoder/<node>`."""
     files = []
-    for part, found in (("encoder", calibration.encoder), ("decoder", calibration.decoder)):
-        facts = write_part(folder, part, engine, found, target)
+    for part in ("encoder", "decoder"):
+        kept = frozenset(name.removeprefix(f"{part}/") for name in keep_float if name.startswith(f"{part}/"))
+        facts = write_part(folder, part, engine, calibration.of(part), target, kept)
         file = model_file(folder, part, "int8", engine, image_size, masks)
         files.append(replace(file, quantization={**facts, "calibration": calibration.images}))
     return files
+
+
+class FileModel:
+    """Encoder and decoder files of one engine as functions, for `tinysam.calibration.judge`."""
+
+    def __init__(self, folder: Path, pair: list[ModelFile]) -> None:
+        self.engine = pair[0].engine
+        self.encoder, self.decoder = (engines.load(folder / file.path, file, engines.usable_cores()) for file in pair)
+
+    def encode(self, image: Floats) -> Floats:
+        """(1, 3, S, S) -> embedding in the engine's layout."""
+        name = "" if self.engine == "onnx" else ENCODE
+        return self.encoder.run(name, encoder_inputs(self.engine, image))["image_embeddings"]
+
+    def decode(self, embedding: Floats, feed: Feed) -> tuple[Floats, Floats]:
+        """Low-res masks and predicted IoU."""
+        found = decode(self.decoder, self.engine, embedding, feed)
+        return found["low_res_masks"], found["iou_predictions"]
 
 
 def mask_iou(a: Floats, b: Floats) -> float:

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tinysam.calibration.images import ImageSet
 from tinysam.calibration.layer_errors import layer_errors
 from tinysam.calibration.report import MaskPair, Report, low_res_to_picture, write_report
 from tinysam.export.float_files import decoder_cases, encoder_cases
+from tinysam.export.int8_budget import Attempt, Sensitivity
 from tinysam.export.int8_files import decode, mask_iou
 from tinysam.export.reference import ReferenceCase
 from tinysam.export.tensors import ENCODE, decoder_inputs, encoder_inputs
@@ -17,6 +19,33 @@ from tinysam.runtime import engines
 from tinysam.runtime.manifest import ModelFile
 
 REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What was decided and on what grounds."""
+
+    ranges: str
+    max_drop: float | None
+    best: Attempt
+    attempts: list[Attempt]
+    sensitivities: list[Sensitivity]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `report.json`."""
+        return {
+            "ranges": self.ranges,
+            "max_drop": self.max_drop,
+            "judgements": {engine: asdict(judgement) for engine, judgement in self.best.judgements.items()},
+            "float_blocks": [f"{s.part} {s.block.name}" for s in self.best.kept],
+            "attempts": [
+                {"float_blocks": len(a.kept), "drop": {engine: j.drop for engine, j in a.judgements.items()}}
+                for a in self.attempts
+            ],
+            "sensitivity": [s.row() for s in self.sensitivities],
+        }
+
+
 FLOAT_OPERATIONS = {
     "softmax": "integer softmax is scalar code in both engines, and slower than the float one",
     "layer norm, residual stream": "their sums need more than 8 bits",
@@ -76,9 +105,14 @@ def write_int8_report(
     images: ImageSet,
     feeds: list[ImageFeed],
     cases: list[ReferenceCase],
+    decisions: Decisions,
 ) -> None:
     """Writes the report of the files in `folder`; the float ONNX files must still be there."""
-    report = Report(model, images.describe(), float_operations=FLOAT_OPERATIONS)
+    kept = {
+        f"{s.part} {s.block.name}": f"{s.judgement.drop:.2f} points lost alone; --max-drop {decisions.max_drop:g}"
+        for s in decisions.best.kept
+    }
+    report = Report(model, images.describe(), FLOAT_OPERATIONS | kept, decisions.to_dict())
     report.files = file_facts(folder, files, cases[0])
     quantized = [file for file in files if file.precision == "int8"]
     if any(file.engine == "onnx" for file in quantized):

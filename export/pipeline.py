@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tinysam.calibration.feeds import ImageFeed, image_feeds
+from tinysam.calibration.feeds import image_feeds
 from tinysam.calibration.images import ImageSet, load_image_set
-from tinysam.export import float_files, int8_files, int8_report
+from tinysam.export import float_files
+from tinysam.export.int8_pipeline import Quantization, quantization_steps
 from tinysam.export.parity import check_file
 from tinysam.export.progress import Progress
 from tinysam.export.publish import publish, workspace
@@ -84,6 +85,11 @@ def write_float(
     return files
 
 
+def notebook_path(settings: ExportSettings, key: str) -> Path:
+    """Where the search keeps its results until they are published; they hold for one fingerprint."""
+    return settings.out / f".{settings.folder.name}.search-{key[:16]}.json"
+
+
 def export(settings: ExportSettings) -> bool:
     """Exports, unless the folder is up to date already; True if something was written.
 
@@ -101,58 +107,32 @@ def export(settings: ExportSettings) -> bool:
     if up_to_date(settings.folder, key):
         return False
     source = {"checkpoint": checkpoint.name, "sha256": checkpoint_sha256, "fingerprint": key}
+    notebook = notebook_path(settings, key)
     with workspace(settings.folder) as folder:
-        manifest = write_files(sam, settings, images, empty_manifest(settings, source), folder)
+        manifest = write_files(sam, settings, images, empty_manifest(settings, source), folder, notebook)
         write_manifest(manifest, folder)
         publish(folder, settings.folder)
+    notebook.unlink(missing_ok=True)
     return True
 
 
-def write_files(sam: Sam, settings: ExportSettings, images: ImageSet, manifest: Manifest, folder: Path) -> Manifest:
+def write_files(
+    sam: Sam, settings: ExportSettings, images: ImageSet, manifest: Manifest, folder: Path, notebook: Path
+) -> Manifest:
     """Writes every file that was asked for; float files that only served as a source are removed."""
     int8 = "int8" in settings.precisions
     # INT8 files of either engine are calibrated on the float ONNX files.
     floats_of = ("onnx", *(f for f in settings.formats if f != "onnx")) if int8 else settings.formats
-    progress = Progress(1 + 2 * len(floats_of) + int8 * (2 + len(settings.formats)))
+    progress = Progress(1 + 2 * len(floats_of) + int8 * quantization_steps(settings))
     feeds = list(image_feeds(images.images, manifest))
     with progress.step("reference: PyTorch on photographs"):
         reference = Reference(sam, settings.mask_tokens)
         cases = [reference.case(feed, seed) for seed, feed in enumerate(feeds[:PARITY_IMAGES])]
     files = [f for engine in floats_of for f in write_float(sam, settings, cases, folder, engine, progress)]
     if int8:
-        files += write_quantized(settings, images, feeds, cases, folder, progress)
-        with progress.step("INT8 report"):
-            int8_report.write_int8_report(folder, settings.folder.name, files, images, feeds, cases)
+        files += Quantization(sam, settings, images, feeds, cases, files, folder, progress).run(notebook)
     wanted = [f for f in files if f.precision in settings.precisions and f.engine in settings.formats]
     for file in files:
         if file not in wanted:
             (folder / file.path).unlink()
     return replace(manifest, files=tuple(wanted))
-
-
-def write_quantized(
-    settings: ExportSettings,
-    images: ImageSet,
-    feeds: list[ImageFeed],
-    cases: list[ReferenceCase],
-    folder: Path,
-    progress: Progress,
-) -> list[ModelFile]:
-    """Calibrates on the float ONNX files in `folder`, then writes and checks the INT8 files of every engine."""
-    with progress.step("calibration") as details:
-        calibration = int8_files.calibrate_files(
-            folder, feeds, settings.image_size // 4, images.describe(), settings.seed
-        )
-        skipped = "".join(f", {count} {reason}" for reason, count in images.skipped.items())
-        details.append(f"({len(feeds)} images from {images.source}{skipped})")
-    files: list[ModelFile] = []
-    for engine in settings.formats:
-        with progress.step(f"encoder and decoder {engine} int8") as details:
-            pair = int8_files.write_int8(
-                folder, engine, calibration, settings.target, settings.image_size, len(settings.mask_tokens)
-            )
-            parity = int8_files.check_int8(folder, pair, cases, settings.least_mask_iou)
-            size = sum(file.size_bytes for file in pair) / 1e6
-            details.append(f"({size:.1f} MB, mask IoU with PyTorch {parity['mask_iou']:.3f})")
-        files += [replace(file, parity=parity) for file in pair]
-    return files

@@ -56,7 +56,7 @@ class Reference:
         low_res = 4 * self.sam.grid
         rng = np.random.default_rng(seed)
         feeds = decoder_feeds(embedding, image.size, self.decode, low_res, rng, count=2)
-        clicks, boxes, _ = feeds
+        clicks, boxes, *_ = feeds
         points, negative = clicks["point_coords"][:, :1], clicks["point_coords"][::-1, :1]
         mixed = np.concatenate([points, negative, boxes["point_coords"]], axis=1)
         feeds.append(prompt_feed(mixed, np.tile(floats([1, 0, 2, 3]), (2, 1)), None, low_res))

@@ -6,11 +6,13 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from tinysam.calibration.ranges import METHODS
 from tinysam.export.errors import ExportError
 from tinysam.models.variants import Variant, check_image_size
 from tinysam.runtime.manifest import ENGINES, PRECISIONS
 
 TARGETS = ("arm", "x86")
+RANGES = (*METHODS, "search")
 TOOLS = (
     "torch",
     "onnx",
@@ -47,10 +49,16 @@ class ExportSettings:
     seed: int = 0
     least_mask_iou: float = 0.7
     """Mean IoU with PyTorch's masks below which INT8 files are not published."""
+    ranges: str = "mse"
+    """How INT8 ranges are found, one of `RANGES`."""
+    max_drop: float | None = None
+    """Points of mean IoU that INT8 may lose; blocks stay float until it does not lose more."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.least_mask_iou <= 1:
             raise ExportError(f"least mask IoU {self.least_mask_iou}: expected 0 to 1")
+        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
+            raise ExportError(f"largest drop {self.max_drop}: expected 0 to 100 points of mean IoU")
         if self.variant.teacher_only:
             raise ExportError(
                 f"{self.variant.name} is a teacher, too large for the edge: choose nano, tinysam or mobilesam"
@@ -60,6 +68,7 @@ class ExportSettings:
             ("precision", self.precisions, PRECISIONS),
             ("format", self.formats, ENGINES),
             ("target", (self.target,), TARGETS),
+            ("ranges", (self.ranges,), RANGES),
         ):
             unknown = [value for value in given if value not in known]
             if unknown or not given:

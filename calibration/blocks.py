@@ -1,0 +1,61 @@
+"""Blocks of a graph: what is quantized or left in float as one, and what its integers save on the device."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tinysam.calibration.observers import Observation
+from tinysam.calibration.onnx_graph import Graph, LinearNode
+
+PATTERN = re.compile(
+    r"(?:decoder\.)?("
+    r"stages\.\d+\.\d+|convolutions\.\d+|mergings\.\d+|"
+    r"transformer\.layers\.\d+|transformer\.final|[^.]+)"
+)
+SAVED_PER_MAC = 0.23
+"""Instructions that an int8 multiply-accumulate saves on a Cortex-A76 against fp32.
+
+LiteRT's encoder of nano at 448: 1,230 - 518 million instructions less, of which GELU 99, over the 2,652 million
+multiply-accumulates of its convolutions and linear layers (`docs/arm-cost.md`).
+"""
+LEAST_SAVED = 1e-6
+"""Keeps blocks without a known cost from dividing by zero."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some linear layers of one part of the model."""
+
+    name: str
+    nodes: tuple[str, ...]
+    """ONNX names of its linear layers."""
+    saved: float
+    """Millions of instructions per run that it saves on a Cortex-A76 as integers."""
+
+
+def macs(node: LinearNode, seen: Mapping[str, Observation]) -> float:
+    """Multiply-accumulates of a layer in one run."""
+    return seen[node.output].size * node.weight[0].size if node.output in seen else 0.0
+
+
+def blocks_of(graph: Graph, seen: Mapping[str, Observation]) -> list[Block]:
+    """Blocks in order of execution; weights are named by the path of their module."""
+    members: dict[str, list[LinearNode]] = {}
+    for node in graph.linear_nodes():
+        match = PATTERN.match(node.parameter)
+        members.setdefault(match.group(1) if match else node.parameter, []).append(node)
+    return [
+        Block(name, tuple(node.name for node in nodes), SAVED_PER_MAC * sum(macs(n, seen) for n in nodes) / 1e6)
+        for name, nodes in members.items()
+    ]
+
+
+def all_but(blocks: list[Block], name: str) -> frozenset[str]:
+    """Nodes to keep in float so that one block alone is integer."""
+    return frozenset(node for block in blocks if block.name != name for node in block.nodes)
+
+
+def order(blocks: list[Block], drops: Mapping[str, float]) -> list[Block]:
+    """Blocks that hurt most for what they save, first; those that do not hurt are left out."""
+    hurting = [block for block in blocks if drops[block.name] > 0]
+    return sorted(hurting, key=lambda block: drops[block.name] / (block.saved + LEAST_SAVED), reverse=True)

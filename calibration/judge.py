@@ -1,0 +1,130 @@
+"""What quantization does to masks, which is the only thing that decisions here go by.
+
+Every photograph's objects are the float model's own masks of some clicks. Asked again with weaker prompts, a jittered
+box and another click inside, the float model finds them more or less well. The drop is how much less of them the
+quantized model finds, in points of mean IoU. Annotated masks take the place of the model's own where there are any:
+`python -m tinysam.evaluation.agreement`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tinysam.calibration.arrays import Floats, floats
+from tinysam.calibration.feeds import Feed, best_masks, box_of, box_prompts, point_prompts, prompt_feed
+
+Encode = Callable[[Floats], Floats]
+"""(1, 3, S, S) image -> embedding, in whatever layout the decoder takes."""
+Decode = Callable[[Floats, Feed], tuple[Floats, Floats]]
+"""Embedding and prompt feed -> low-res masks (P, masks, h, w) and predicted IoU (P, masks)."""
+
+OBJECTS = 4
+"""Objects of every photograph."""
+JITTER = 0.05
+"""Standard deviation of a box's sides, in parts of the box."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What became of the masks."""
+
+    drop: float
+    """Points of mean IoU lost against the float model."""
+    agreement: float
+    """Mean IoU with the float model's masks."""
+    same: float
+    """Share of prompts for which the same mask is chosen."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One photograph with weak prompts, the objects they mean, and the float model's answers."""
+
+    image: Floats
+    embedding: Floats
+    """Of the float model."""
+    prompts: tuple[Feed, ...]
+    objects: npt.NDArray[np.bool_]
+    """(OBJECTS, h, w)."""
+    masks: tuple[npt.NDArray[np.bool_], ...]
+    """(OBJECTS, h, w) for each feed."""
+    chosen: tuple[npt.NDArray[np.intp], ...]
+
+
+def mask_iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> Floats:
+    """(P,) IoU of (P, h, w) masks; 1 where both are empty."""
+    both, either = (a & b).sum((1, 2)), (a | b).sum((1, 2))
+    return floats(np.where(either, both / np.maximum(either, 1), 1.0))
+
+
+def inside(mask: npt.NDArray[np.bool_], size: tuple[int, int], rng: np.random.Generator) -> Floats:
+    """x and y of any cell of a low-res mask, in model pixels; anywhere in the photograph if it is empty."""
+    found = np.flatnonzero(mask)
+    if not len(found):
+        return floats(rng.uniform((0, 0), (size[1], size[0])))
+    y, x = divmod(int(rng.choice(found)), mask.shape[1])
+    return floats([4 * x + 2, 4 * y + 2])
+
+
+def question(image: Floats, size: tuple[int, int], encode: Encode, decode: Decode, seed: list[int]) -> Question:
+    """Finds the objects of a photograph with the float model and asks for them again."""
+    rng = np.random.default_rng(seed)
+    embedding = encode(image)
+    coords, labels = point_prompts(size, OBJECTS, rng)
+    masks, iou = decode(embedding, prompt_feed(coords, labels, None, _side(embedding)))
+    objects = best_masks(masks, iou) > 0
+    boxes = np.stack([box_of(floats(mask), size) for mask in objects])
+    boxes = boxes + rng.normal(0, JITTER, boxes.shape) * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+    height, width = size
+    boxes = floats(np.clip(boxes, 0, [width, height, width, height]))
+    again = coords.copy()
+    again[:, 0] = [inside(mask, size, rng) for mask in objects]
+    feeds = tuple(prompt_feed(*some, None, _side(embedding)) for some in (box_prompts(boxes), (again, labels)))
+    answers = [decode(embedding, feed) for feed in feeds]
+    return Question(
+        image,
+        embedding,
+        feeds,
+        objects,
+        tuple(best_masks(*answer) > 0 for answer in answers),
+        tuple(iou.argmax(1) for _, iou in answers),
+    )
+
+
+def _side(embedding: Floats) -> int:
+    """Side of low-res masks for a square embedding, channels first."""
+    return 4 * embedding.shape[-1]
+
+
+class Judge:
+    """Questions about some photographs, asked of one model after the other.
+
+    Args:
+        photographs: (1, 3, S, S) images and their (height, width) inside the square.
+        encode: of the float model, channels first.
+        decode: of the float model.
+        seed: of the prompts.
+    """
+
+    def __init__(
+        self, photographs: Sequence[tuple[Floats, tuple[int, int]]], encode: Encode, decode: Decode, seed: int
+    ) -> None:
+        self.questions = [
+            question(image, size, encode, decode, [seed, i]) for i, (image, size) in enumerate(photographs)
+        ]
+
+    def judge(self, encode: Encode | None, decode: Decode) -> Judgement:
+        """Asks another model; without `encode` its decoder gets the float model's embeddings."""
+        drops, agreements, same = [], [], []
+        for q in self.questions:
+            embedding = q.embedding if encode is None else encode(q.image)
+            for feed, expected, chosen in zip(q.prompts, q.masks, q.chosen, strict=True):
+                masks, iou = decode(embedding, feed)
+                found = best_masks(masks, iou) > 0
+                drops.append(mask_iou(expected, q.objects) - mask_iou(found, q.objects))
+                agreements.append(mask_iou(found, expected))
+                same.append(iou.argmax(1) == chosen)
+        drop, agreement, alike = (float(np.concatenate(values).mean()) for values in (drops, agreements, same))
+        return Judgement(100 * drop, agreement, alike)

@@ -1,0 +1,142 @@
+"""`python -m tinysam.evaluation.agreement`: INT8 masks against fp32 masks and against the truth, side by side.
+
+For every annotated mask, its box and one click in its middle are answered by the fp32 ONNX files and by each INT8
+candidate. Reported: mean IoU with the truth and its difference to fp32 in points, mean IoU of the candidate's mask with
+the fp32 mask, and how often both choose the same of their masks by predicted IoU.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from tinysam.evaluation.clicks import centre
+from tinysam.evaluation.coco import Mask, read_coco
+from tinysam.evaluation.prompted import Answers, decode, iou
+from tinysam.evaluation.reading import ahead, read_photo
+from tinysam.evaluation.tasks import spread
+from tinysam.runtime.graphs import Prompts
+from tinysam.runtime.segmenter import Segmenter
+
+KINDS = ("box", "click")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt, answered by one candidate."""
+
+    kind: str
+    truth: float
+    """IoU with the truth."""
+    agreement: float
+    """IoU with the fp32 mask."""
+    same: bool
+    """Whether the same mask was chosen."""
+
+
+def prompts_of(segmenter: Segmenter, masks: Sequence[Mask], truth: NDArray[np.bool_]) -> dict[str, Prompts]:
+    """The boxes of the masks, and a click in the middle of each."""
+    clicks = np.array([[centre(mask)] for mask in truth])
+    return {
+        "box": segmenter.prompts(boxes=np.array([mask.box for mask in masks])),
+        "click": segmenter.prompts(clicks, np.ones(clicks.shape[:2])),
+    }
+
+
+def rows(kind: str, answer: Answers, reference: Answers, truth: NDArray[np.bool_]) -> Iterator[Row]:
+    """Compares the masks that a user would get."""
+    mine, theirs, index = answer.chosen(), reference.chosen(), np.arange(len(truth))
+    chosen, expected = answer.masks[index, mine], reference.masks[index, theirs]
+    right, alike = iou(chosen, truth), iou(chosen, expected)
+    alike = np.where(expected.any((1, 2)) | chosen.any((1, 2)), alike, 1.0)
+    for i in index:
+        yield Row(kind, float(right[i]), float(alike[i]), bool(mine[i] == theirs[i]))
+
+
+def compare(segmenters: dict[str, Segmenter], picture: Image.Image, masks: Sequence[Mask]) -> dict[str, list[Row]]:
+    """Rows of every candidate for one photograph; the first segmenter is the reference."""
+    truth = np.stack([mask.decode().astype(bool) for mask in masks])
+    found: dict[str, list[Row]] = {name: [] for name in segmenters}
+    expected: dict[str, Answers] = {}
+    for name, segmenter in segmenters.items():
+        segmenter.set_image(picture)
+        for kind, prompts in prompts_of(segmenter, masks, truth).items():
+            answer = decode(segmenter, prompts)
+            found[name] += rows(kind, answer, expected.setdefault(kind, answer), truth)
+    return found
+
+
+def summary(found: dict[str, list[Row]]) -> dict[str, dict[str, float]]:
+    """Candidate -> figures by kind of prompt."""
+    reference = next(iter(found))
+    means = {
+        name: {kind: float(np.mean([row.truth for row in rows if row.kind == kind])) for kind in KINDS}
+        for name, rows in found.items()
+    }
+    result: dict[str, dict[str, float]] = {}
+    for name, rows in found.items():
+        result[name] = {}
+        for kind in KINDS:
+            some = [row for row in rows if row.kind == kind]
+            result[name] |= {
+                f"{kind}_iou": means[name][kind],
+                f"{kind}_points": 100 * (means[name][kind] - means[reference][kind]),
+                f"{kind}_agreement": float(np.mean([row.agreement for row in some])),
+                f"{kind}_same": float(np.mean([row.same for row in some])),
+            }
+    return result
+
+
+def table(result: dict[str, dict[str, float]]) -> str:
+    """Markdown."""
+    head = "| | " + " | ".join(f"{kind}: IoU | difference, points | IoU with fp32 | same mask" for kind in KINDS)
+    lines = [head + " |", "| --- |" + " ---: |" * 4 * len(KINDS)]
+    for name, f in result.items():
+        cells = [
+            f"{f[f'{k}_iou']:.3f} | {f[f'{k}_points']:+.2f} | {f[f'{k}_agreement']:.3f} | {100 * f[f'{k}_same']:.1f} %"
+            for k in KINDS
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point."""
+    options = argparse.ArgumentParser(prog="python -m tinysam.evaluation.agreement", description=__doc__)
+    options.add_argument("--data", type=Path, required=True, help="COCO-format folder with masks")
+    options.add_argument("--reference", type=Path, required=True, help="artifact folder with fp32 ONNX files")
+    options.add_argument("artifacts", type=Path, nargs="+", help="artifact folders with INT8 files")
+    options.add_argument("--backend", nargs="+", default=["onnx", "tflite"], choices=("onnx", "tflite"))
+    options.add_argument("--limit", type=int, default=0, help="photographs, evenly spread (0: all)")
+    options.add_argument("--max-masks", type=int, default=6, help="of a photograph (0: all)")
+    options.add_argument("--threads", type=int)
+    options.add_argument("--json", type=Path, help="also write the figures here")
+    arguments = options.parse_args(argv)
+    segmenters = {"fp32": Segmenter(arguments.reference, "onnx", "fp32", arguments.threads)}
+    for folder in arguments.artifacts:
+        for backend in arguments.backend:
+            segmenters[f"{folder} {backend}"] = Segmenter(folder, backend, "int8", arguments.threads)
+    photos = spread([photo for photo in read_coco(arguments.data) if photo.masks], arguments.limit)
+    found: dict[str, list[Row]] = {name: [] for name in segmenters}
+    for photo, picture in tqdm(ahead(read_photo, photos), total=len(photos), unit="photo"):
+        if picture is None:
+            print(f"agreement: {photo.path} cannot be read, left out", file=sys.stderr)
+            continue
+        for name, new in compare(segmenters, picture, spread(photo.masks, arguments.max_masks)).items():
+            found[name] += new
+    result = summary(found)
+    print(f"{len(photos)} photographs, {len(found['fp32']) // len(KINDS)} masks\n\n{table(result)}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""Thresholds of segment-everything compared on annotated photographs, with one pass of the decoder for all of them.
+
+Every point of the full and of the coarse grid is decoded once, with the lowest of the thresholds. What the generator
+would have found with others, plain or hierarchical, follows from that exactly: which masks pass, which points they
+leave, which masks the suppression keeps. Only the time has to be measured for real, for the setting that is chosen:
+`python -m tinysam.evaluation.bench_hierarchical`.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from tinysam.evaluation.coco import Photo
+from tinysam.evaluation.report import mean
+from tinysam.evaluation.tasks import Figures
+from tinysam.runtime.everything import candidates as cand
+from tinysam.runtime.everything.candidates import Candidate
+from tinysam.runtime.everything.settings import EverythingSettings
+from tinysam.runtime.geometry import LOW_RES_STRIDE
+from tinysam.runtime.graphs import Decoded, Prompts
+from tinysam.runtime.masks.full_size import full_size_rle
+from tinysam.runtime.masks.nms import nms
+from tinysam.runtime.prompts import PADDING, POSITIVE
+from tinysam.runtime.segmenter import Segmenter
+
+SWEPT = ("pred_iou_thresh", "stability_score_thresh", "coarse_logit_thresh", "box_nms_thresh")
+"""Settings that may have several values."""
+_BATCH = 8
+
+Values = tuple[tuple[str, tuple[float, ...]], ...]
+
+
+class GridPass:
+    """The masks of one photograph at every point of both grids that pass the lowest thresholds."""
+
+    def __init__(self, segmenter: Segmenter, photo: Photo, image: Image.Image, lowest: EverythingSettings) -> None:
+        segmenter.set_image(image)
+        self.segmenter, self.photo, self.lowest = segmenter, photo, lowest
+        self.coarse_points = len(lowest.coarse_grid(0))
+        size = [photo.width, photo.height]
+        self.points = np.concatenate([lowest.coarse_grid(0), lowest.grid(0)]) * np.array(size, np.float64)
+        self.best_iou = np.zeros(len(self.points), np.float32)
+        """(points,) highest predicted IoU of each."""
+        self.point: list[int] = []
+        """Of each mask, the point that gave it."""
+        self.masks: list[Candidate] = []
+        self.at_points: list[NDArray[np.float32]] = []
+        """Of each mask, its logits (points,) where the generator looks whether a point is done."""
+        for begin in range(0, len(self.points), _BATCH):
+            self._decode(begin)
+        self._overlaps: dict[int, NDArray[np.float64]] = {}
+
+    def _decode(self, begin: int) -> None:
+        points = self.points[begin : begin + _BATCH]
+        coords = np.pad(self.segmenter.frame.to_model(points)[:, None], ((0, 0), (0, 1), (0, 0)))
+        labels = np.tile(np.array([POSITIVE, PADDING], np.float32), (len(points), 1))
+        decoded = self.segmenter.decode_above(Prompts(coords, labels), self.lowest.pred_iou_thresh)
+        self.best_iou[begin : begin + len(points)] = decoded.iou.max(axis=1)
+        if len(decoded.kept):
+            self._keep(decoded, begin)
+
+    def _keep(self, decoded: Decoded, begin: int) -> None:
+        frame = self.segmenter.frame
+        height, width = frame.low_res_size
+        iou = decoded.iou[decoded.kept]
+        prompt, kind = np.nonzero(iou > self.lowest.pred_iou_thresh)
+        masks = decoded.masks[prompt, kind]
+        scores = cand.stability(masks[:, :height, :width], self.lowest.stability_score_offset)
+        x, y = (frame.to_model(self.points) / LOW_RES_STRIDE).astype(np.intp).T
+        for index in np.flatnonzero(scores >= self.lowest.stability_score_thresh):
+            point = begin + int(decoded.kept[prompt[index]])
+            one = slice(index, index + 1)
+            found = cand.make_candidates(
+                frame, masks[one], iou[prompt, kind][one], scores[one], self.points[point : point + 1]
+            )
+            self.masks += found  # none, if the mask is empty inside the photograph
+            self.point += [point] * len(found)
+            side = masks.shape[-1] - 1
+            self.at_points += [masks[index][np.minimum(y, side), np.minimum(x, side)]] * len(found)
+
+    def outcome(self, settings: EverythingSettings) -> dict[str, Any]:
+        """Points that the generator would have asked, those of them whose masks were drawn, and the best IoU of each
+        annotated mask."""
+        good = np.array(
+            [
+                mask.predicted_iou > settings.pred_iou_thresh
+                and mask.stability_score >= settings.stability_score_thresh
+                for mask in self.masks
+            ],
+            np.bool_,
+        )
+        point = np.array(self.point, np.intp)
+        asked = np.arange(len(self.points)) >= self.coarse_points
+        if settings.hierarchical:
+            first = np.flatnonzero(good & (point < self.coarse_points))
+            done = np.zeros(len(self.points), np.bool_)
+            for index in first:
+                done |= self.at_points[index] > settings.coarse_logit_thresh
+            asked = ~asked | ~done
+        chosen = np.flatnonzero(good & asked[point])
+        boxes = cand.boxes_of([self.masks[index] for index in chosen])
+        scores = np.array([self.masks[index].predicted_iou for index in chosen])
+        kept = chosen[nms(boxes, scores, settings.box_nms_thresh)] if len(chosen) else chosen
+        overlaps = [self._overlap(index) for index in kept.tolist()]
+        best = np.max(overlaps, axis=0) if overlaps else np.zeros(len(self.photo.masks))
+        return {
+            "points": int(asked.sum()),
+            "drawn": int((asked & (self.best_iou > np.float32(settings.pred_iou_thresh))).sum()),
+            "masks": len(kept),
+            "best_iou": best.tolist(),
+        }
+
+    def _overlap(self, index: int) -> NDArray[np.float64]:
+        """(annotated masks,) IoU of one mask with each, at the photograph's size."""
+        if index not in self._overlaps:
+            size, mask = (self.photo.height, self.photo.width), self.masks[index]
+            rle = full_size_rle(mask.logits, self.segmenter.frame.upscaler, size, origin=mask.origin)
+            mine = [{"size": list(size), "counts": rle.to_coco().encode()}]
+            truth = [one.rle for one in self.photo.masks]
+            self._overlaps[index] = np.asarray(coco_mask.iou(mine, truth, [0] * len(truth)))[0]
+        return self._overlaps[index]
+
+
+@dataclass(frozen=True)
+class SweepTask:
+    """Mean best IoU, prompts and drawn masks of plain and hierarchical segment-everything for many thresholds."""
+
+    values: Values
+    """Of `SWEPT` settings, the values to try; the others are the model's."""
+
+    def settings(self, segmenter: Segmenter, hierarchical: bool, changes: Mapping[str, float]) -> EverythingSettings:
+        """The model's settings with changes."""
+        return EverythingSettings.of_model(segmenter.manifest.everything, hierarchical=hierarchical, **changes)
+
+    def record(self, segmenter: Segmenter, photo: Photo, image: Image.Image) -> list[dict[str, Any]]:
+        """One row for each combination of values and each of plain and hierarchical."""
+        lowest = {name: min(values) for name, values in self.values}
+        seen = GridPass(segmenter, photo, image, self.settings(segmenter, True, lowest))
+        rows = []
+        for combination in itertools.product(*(values for _, values in self.values)):
+            changes = dict(zip((name for name, _ in self.values), combination, strict=True))
+            for hierarchical in (False, True):
+                found = seen.outcome(self.settings(segmenter, hierarchical, changes))
+                rows.append({"settings": changes, "hierarchical": hierarchical, **found})
+        return rows
+
+    def figures(self, records: Iterable[list[dict[str, Any]]]) -> Figures:
+        """A line for each combination: hierarchical beside plain with the same thresholds."""
+        kept = list(records)
+        pairs = [pair(rows) for rows in zip(*kept, strict=True)]
+        lines = [compared(plain, coarse) for plain, coarse in zip(pairs[::2], pairs[1::2], strict=True)]
+        return Figures({"sweep": lines}, table_of(lines) if lines else "nothing evaluated")
+
+
+def pair(rows: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    """Means of one combination in one mode over photographs; the IoU over annotated masks."""
+    means = {name: mean([row[name] for row in rows]) for name in ("points", "drawn", "masks")}
+    best = mean([value for row in rows for value in row["best_iou"]])
+    return {"settings": rows[0]["settings"], **means, "best_iou": best}
+
+
+def compared(plain: dict[str, Any], coarse: dict[str, Any]) -> dict[str, Any]:
+    """Hierarchical relative to plain."""
+    return {
+        **coarse["settings"],
+        "plain": {key: value for key, value in plain.items() if key != "settings"},
+        "hierarchical": {key: value for key, value in coarse.items() if key != "settings"},
+        "fewer_points": plain["points"] / max(1, coarse["points"]),
+        "fewer_drawn": plain["drawn"] / max(1, coarse["drawn"]),
+        "kept_iou": coarse["best_iou"] / plain["best_iou"] if plain["best_iou"] else 0.0,
+    }
+
+
+def table_of(lines: list[dict[str, Any]]) -> str:
+    """For people."""
+    names = [name for name in SWEPT if name in lines[0]]
+    head = [*names, "plain IoU", "hier. IoU", "kept", "points", "fewer", "drawn", "fewer", "masks"]
+    rows = [
+        [f"{line[name]:g}" for name in names]
+        + [f"{line['plain']['best_iou']:.4f}", f"{line['hierarchical']['best_iou']:.4f}", f"{line['kept_iou']:.1%}"]
+        + [f"{line['hierarchical']['points']:.0f}", f"{line['fewer_points']:.2f}x"]
+        + [f"{line['hierarchical']['drawn']:.0f}", f"{line['fewer_drawn']:.2f}x"]
+        + [f"{line['plain']['masks']:.0f}/{line['hierarchical']['masks']:.0f}"]
+        for line in lines
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return "\n".join("  ".join(text.rjust(w) for text, w in zip(row, widths, strict=True)) for row in [head, *rows])
