@@ -24,7 +24,7 @@ _FATAL = {ArtifactError: cli.EXIT_ARTIFACTS, EngineMissingError: cli.EXIT_ENGINE
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    interrupts = Interrupts()
     # The limit that counts is --max-pixels; Pillow's own could not be raised by it.
     Image.MAX_IMAGE_PIXELS = None
     try:
@@ -38,9 +38,35 @@ def run(options: argparse.Namespace) -> int:
     except (TinySamError, EngineMissingError) as error:
         return _fail(error, _FATAL.get(type(error), cli.EXIT_USAGE))
     try:
-        return _run_all(sources, segmenter, prompts, options)
-    except KeyboardInterrupt:
+        return _run_all(sources, segmenter, prompts, options, interrupts)
+    except BaseException:
+        if not interrupts.asked:
+            raise
         return _fail("interrupted", cli.EXIT_INTERRUPTED)
+
+
+class Interrupts:
+    """Ends the command at Ctrl-C and at SIGTERM, so that `finally` blocks remove partial files.
+
+    The exception alone does not always arrive: a finalizer swallows it, and native code on its way may turn it into
+    an error of its own. What was asked for is therefore kept here as well.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        signal.signal(signal.SIGTERM, self._end)
+        # Shells let commands in the background ignore Ctrl-C.
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._end)
+
+    def _end(self, _signal: int, _frame: object) -> None:
+        self.asked = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt if the end was asked for."""
+        if self.asked:
+            raise KeyboardInterrupt
 
 
 def open_segmenter(options: argparse.Namespace) -> Segmenter:
@@ -65,7 +91,11 @@ def open_segmenter(options: argparse.Namespace) -> Segmenter:
 
 
 def _run_all(
-    sources: list[Source], segmenter: Segmenter, prompts: list[ObjectPrompt], options: argparse.Namespace
+    sources: list[Source],
+    segmenter: Segmenter,
+    prompts: list[ObjectPrompt],
+    options: argparse.Namespace,
+    interrupts: Interrupts,
 ) -> int:
     """Segments every picture; a summary follows if there are several."""
     settings = everything_settings(segmenter, options)
@@ -75,6 +105,7 @@ def _run_all(
             try:
                 report = run_one(source, segmenter, prompts, settings, options)
             except (ImageError, TinySamError, EngineMissingError, OSError, MemoryError) as error:
+                interrupts.check()
                 progress.clear()
                 code = _fail(_message(error, source), _FATAL.get(type(error), cli.EXIT_FAILED))
                 if code != cli.EXIT_FAILED:
@@ -84,6 +115,7 @@ def _run_all(
                 progress.clear()
                 if not options.quiet:
                     _say(report)
+            interrupts.check()
             progress.advance(source.path)
     if failures and len(sources) > 1:
         _fail(f"{failures} of {len(sources)} pictures failed", cli.EXIT_FAILED)
@@ -125,8 +157,3 @@ def _message(error: BaseException, source: Source) -> str:
 def _fail(message: object, code: int) -> int:
     print(f"tinysam-run: error: {' '.join(str(message).split())}", file=sys.stderr)
     return code
-
-
-def _terminate(_signal: int, _frame: object) -> None:
-    """Lets `finally` blocks remove partial files when the process is asked to end."""
-    raise KeyboardInterrupt
