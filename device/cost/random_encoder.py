@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from tinysam.calibration.tensor_ranges import calibrate
-from tinysam.export import float_files, int8_files
+from tinysam.export import float_files
+from tinysam.export.int8_files import write_part
 from tinysam.export.tensors import model_file
 from tinysam.models.sam import MEAN, STD, STRIDE
 from tinysam.models.variants import build, get_variant
@@ -49,9 +50,9 @@ def export_encoder(name: str, size: int, out: Path) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     float_files.write_encoder_onnx(sam, case, target / "encoder.fp32.onnx")
     float_files.write_encoder_tflite(sam, case, target / "encoder.fp32.tflite")
-    ranges = calibrate(target / "encoder.fp32.onnx", ({"image": image} for image in images), int8_files.METHOD)
+    ranges = calibrate(target / "encoder.fp32.onnx", ({"image": image} for image in images), "mse")
     for engine in ("onnx", "tflite"):
-        int8_files.write_part(target, "encoder", engine, ranges, "arm")
+        write_part(target, "encoder", engine, ranges, "arm", keep_float=frozenset())
     files = [
         model_file(target, "encoder", precision, engine, size, 1)
         for engine in ("onnx", "tflite")
