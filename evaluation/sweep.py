@@ -2,8 +2,9 @@
 
 Every point of the full and of the coarse grid is decoded once, with the lowest of the thresholds. What the generator
 would have found with others, plain or hierarchical, follows from that exactly: which masks pass, which points they
-leave, which masks the suppression keeps. Only the time has to be measured for real, for the setting that is chosen:
-`python -m tinysam.evaluation.bench_hierarchical`.
+leave, which masks the suppression keeps. Two things are not simulated. A photograph in which nothing passes counts as
+one without masks, where the generator would show its best with a note. And the time has to be measured for real, for
+the setting that is chosen: `python -m tinysam.evaluation.bench_hierarchical`.
 """
 
 import itertools
@@ -21,6 +22,7 @@ from tinysam.evaluation.report import mean
 from tinysam.evaluation.tasks import Figures
 from tinysam.runtime.everything import candidates as cand
 from tinysam.runtime.everything.candidates import Candidate
+from tinysam.runtime.everything.generator import default_batch
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.geometry import LOW_RES_STRIDE
 from tinysam.runtime.graphs import Decoded, Prompts
@@ -31,7 +33,6 @@ from tinysam.runtime.segmenter import Segmenter
 
 SWEPT = ("pred_iou_thresh", "stability_score_thresh", "coarse_logit_thresh", "box_nms_thresh")
 """Settings that may have several values."""
-_BATCH = 8
 
 Values = tuple[tuple[str, tuple[float, ...]], ...]
 
@@ -43,8 +44,8 @@ class GridPass:
         segmenter.set_image(image)
         self.segmenter, self.photo, self.lowest = segmenter, photo, lowest
         self.coarse_points = len(lowest.coarse_grid(0))
-        size = [photo.width, photo.height]
-        self.points = np.concatenate([lowest.coarse_grid(0), lowest.grid(0)]) * np.array(size, np.float64)
+        size = np.array([photo.width, photo.height], np.float64)
+        self.points: NDArray[np.float64] = np.concatenate([lowest.coarse_grid(0), lowest.grid(0)]) * size
         self.best_iou = np.zeros(len(self.points), np.float32)
         """(points,) highest predicted IoU of each."""
         self.point: list[int] = []
@@ -52,12 +53,12 @@ class GridPass:
         self.masks: list[Candidate] = []
         self.at_points: list[NDArray[np.float32]] = []
         """Of each mask, its logits (points,) where the generator looks whether a point is done."""
-        for begin in range(0, len(self.points), _BATCH):
-            self._decode(begin)
+        batch = default_batch(segmenter.manifest.image_size)
+        for begin in range(0, len(self.points), batch):
+            self._decode(begin, self.points[begin : begin + batch])
         self._overlaps: dict[int, NDArray[np.float64]] = {}
 
-    def _decode(self, begin: int) -> None:
-        points = self.points[begin : begin + _BATCH]
+    def _decode(self, begin: int, points: NDArray[np.float64]) -> None:
         coords = np.pad(self.segmenter.frame.to_model(points)[:, None], ((0, 0), (0, 1), (0, 0)))
         labels = np.tile(np.array([POSITIVE, PADDING], np.float32), (len(points), 1))
         decoded = self.segmenter.decode_above(Prompts(coords, labels), self.lowest.pred_iou_thresh)
@@ -87,14 +88,10 @@ class GridPass:
     def outcome(self, settings: EverythingSettings) -> dict[str, Any]:
         """Points that the generator would have asked, those of them whose masks were drawn, and the best IoU of each
         annotated mask."""
-        good = np.array(
-            [
-                mask.predicted_iou > settings.pred_iou_thresh
-                and mask.stability_score >= settings.stability_score_thresh
-                for mask in self.masks
-            ],
-            np.bool_,
-        )
+        # The generator compares in the decoder's float32.
+        predicted = np.array([mask.predicted_iou for mask in self.masks], np.float32)
+        stable = np.array([mask.stability_score for mask in self.masks], np.float64)
+        good = (predicted > np.float32(settings.pred_iou_thresh)) & (stable >= settings.stability_score_thresh)
         point = np.array(self.point, np.intp)
         asked = np.arange(len(self.points)) >= self.coarse_points
         if settings.hierarchical:
