@@ -1,9 +1,9 @@
 """What quantization does to masks, which is the only thing that decisions here go by.
 
-Every photograph's objects are the float model's own masks of some clicks. Asked again with weaker prompts, a jittered
-box and another click inside, the float model finds them more or less well. The drop is how much less of them the
-quantized model finds, in points of mean IoU. Annotated masks take the place of the model's own where there are any:
-`python -m tinysam.evaluation.agreement`.
+Every photograph's objects are the float model's own masks of clicks, those that it believes in most. Asked again with
+weaker prompts, a jittered box and another click inside, the float model finds them more or less well. The drop is how
+much less of them the quantized model finds, in points of mean IoU. Annotated masks take the place of the model's own
+where there are any: `python -m tinysam.evaluation.agreement`.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,8 +20,10 @@ Encode = Callable[[Floats], Floats]
 Decode = Callable[[Floats, Feed], tuple[Floats, Floats]]
 """Embedding and prompt feed -> low-res masks (P, masks, h, w) and predicted IoU (P, masks)."""
 
-OBJECTS = 4
-"""Objects of every photograph."""
+CLICKS = 24
+"""Clicks on every photograph that look for objects."""
+OBJECTS = 8
+"""Objects of every photograph: the masks with the highest predicted IoU."""
 JITTER = 0.05
 """Standard deviation of a box's sides, in parts of the box."""
 
@@ -72,9 +74,11 @@ def question(image: Floats, size: tuple[int, int], encode: Encode, decode: Decod
     """Finds the objects of a photograph with the float model and asks for them again."""
     rng = np.random.default_rng(seed)
     embedding = encode(image)
-    coords, labels = point_prompts(size, OBJECTS, rng)
+    coords, labels = point_prompts(size, CLICKS, rng)
     masks, iou = decode(embedding, prompt_feed(coords, labels, None, _side(embedding)))
-    objects = best_masks(masks, iou) > 0
+    believed = np.argsort(-iou.max(1), kind="stable")[:OBJECTS]
+    objects = best_masks(masks, iou)[believed] > 0
+    coords, labels = coords[believed], labels[believed]
     boxes = np.stack([box_of(floats(mask), size) for mask in objects])
     boxes = boxes + rng.normal(0, JITTER, boxes.shape) * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
     height, width = size

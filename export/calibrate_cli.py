@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tinysam.export.cli import add_int8_options, fail, settings_from
+from tinysam.export.cli import add_int8_options, fail, heed_termination, settings_from
 from tinysam.runtime.cli import Parser
 
 
@@ -95,6 +95,7 @@ def run(arguments: argparse.Namespace) -> Path:
 def main(argv: list[str] | None = None) -> int:
     """Entry point; 0 on success, 1 if nothing could be published, 2 for a wrong command line."""
     arguments = parser().parse_args(argv)
+    heed_termination()
     try:
         print(f"report in {run(arguments)}")
     except (KeyboardInterrupt, ValueError, RuntimeError, OSError, MemoryError) as error:

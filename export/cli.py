@@ -1,6 +1,7 @@
 """`tinysam-export`: checkpoint in, artifact folder out."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,6 +97,15 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{settings.folder} is up to date, nothing to do")
 
 
+def heed_termination() -> None:
+    """Lets SIGTERM end the program as Ctrl-C does: temporary folders are removed."""
+
+    def end(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+
+
 def fail(program: str, error: BaseException) -> int:
     """Says in one line on stderr what went wrong; the exit code."""
     if isinstance(error, KeyboardInterrupt):
@@ -109,6 +119,7 @@ def fail(program: str, error: BaseException) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Entry point; 0 on success, 1 if the export failed, 2 for a wrong command line."""
     arguments = parser().parse_args(argv)
+    heed_termination()
     try:
         run(arguments)
     except (KeyboardInterrupt, ValueError, RuntimeError, OSError, MemoryError) as error:

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime as ort
 
 from tinysam.calibration.arrays import Floats
-from tinysam.calibration.blocks import Block, all_but, blocks_of, order
+from tinysam.calibration.blocks import WORTH, Block, all_but, blocks_of, order
 from tinysam.calibration.feeds import Feed
 from tinysam.calibration.judge import Judge, Judgement
 from tinysam.calibration.onnx_graph import Graph
@@ -19,7 +19,7 @@ from tinysam.export.tensors import decoder_inputs
 from tinysam.runtime import engines
 from tinysam.runtime.manifest import ModelFile
 
-SENSITIVITY_IMAGES = 6
+SENSITIVITY_IMAGES = 4
 """Photographs on which single blocks are judged."""
 PARTS = ("encoder", "decoder")
 
@@ -140,7 +140,7 @@ def choose(
     found: list[Sensitivity],
     max_drop: float | None,
 ) -> tuple[Attempt, list[Attempt]]:
-    """Puts blocks into float, one more at a time, until the drop is within the budget.
+    """Puts blocks into float until the drop is within the budget: those that save nothing, then one at a time.
 
     Args:
         write: makes the INT8 files of every engine with these nodes in float.
@@ -153,7 +153,8 @@ def choose(
     """
     attempts: list[Attempt] = []
     rescued = candidates(found)
-    for count in range(len(rescued) + 1):
+    small = sum(s.block.saved < WORTH for s in rescued)
+    for count in range(small, len(rescued) + 1):
         attempt = Attempt(tuple(rescued[:count]), [], {})
         files = write(attempt.nodes)
         attempts.append(replace(attempt, files=files, judgements=judged(files)))

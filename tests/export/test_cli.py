@@ -1,5 +1,8 @@
 """`tinysam-export` on input that cannot work: one line, exit code 1, nothing written."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,19 @@ def test_a_checkpoint_of_another_architecture(capsys: pytest.CaptureFixture[str]
     line = failure(capsys, "--checkpoint", str(tmp_path / "vit.pth"), "--out", str(tmp_path / "artifacts"))
     assert "is for another architecture" in line
     assert "image_encoder.pos_embed" in line
+
+
+def test_a_terminated_export_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tinysam.export.cli", "--out", str(tmp_path / "artifacts")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("artifacts/.nano-448.*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err.splitlines()[-1]) == (130, b"tinysam-export: interrupted, nothing was published")
+    assert list((tmp_path / "artifacts").iterdir()) == []
 
 
 def test_help_needs_nothing_heavy(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,82 @@
+"""`python -m tinysam.evaluation.naive`: the INT8 files that ONNX Runtime's own quantizer makes, to compare with ours.
+
+Every operation it supports becomes integer, activations per tensor between the smallest and the largest value that was
+seen, weights per channel: what `quantize_static` does when nothing is said. Images and prompts are those of
+`tinysam-export`.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+from tinysam.calibration.arrays import Floats
+from tinysam.calibration.feeds import image_feeds
+from tinysam.calibration.images import load_image_set
+from tinysam.export.int8_files import FloatModel, calibration_runs
+from tinysam.export.tensors import model_file
+from tinysam.runtime.manifest import read_manifest, write_manifest
+
+PARTS = ("encoder", "decoder")
+
+
+class Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Feeds one after the other, None at the end."""
+
+    def __init__(self, feeds: Iterable[dict[str, Floats]]) -> None:
+        self._feeds = iter(feeds)
+
+    def get_next(self) -> dict[str, Floats] | None:
+        """The next feed."""
+        return next(self._feeds, None)
+
+
+def write_naive(source: Path, destination: Path, count: int, signed: bool) -> None:
+    """Writes an artifact folder with naive INT8 ONNX files.
+
+    Args:
+        source: artifact folder with fp32 ONNX files.
+        destination: new folder.
+        count: calibration images.
+        signed: whether activations are int8 (ARM) or uint8 (x86).
+    """
+    destination.mkdir(parents=True)
+    manifest = read_manifest(source)
+    images = load_image_set(None, count, long_side=manifest.image_size).images
+    runs = calibration_runs(FloatModel(source, 2), list(image_feeds(images, manifest)), manifest.image_size // 4, 0)
+    feeds = {
+        "encoder": [{"image": run.image} for run in runs],
+        "decoder": [{"image_embeddings": run.embedding, **prompt} for run in runs for prompt in run.prompts],
+    }
+    for part in PARTS:
+        quantize_static(
+            source / f"{part}.fp32.onnx",
+            destination / f"{part}.int8.onnx",
+            Reader(feeds[part]),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+        )
+    masks = len(manifest.mask_tokens)
+    files = tuple(model_file(destination, part, "int8", "onnx", manifest.image_size, masks) for part in PARTS)
+    write_manifest(replace(manifest, files=files), destination)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point."""
+    options = argparse.ArgumentParser(prog="python -m tinysam.evaluation.naive", description=__doc__)
+    options.add_argument("source", type=Path, help="artifact folder with fp32 ONNX files")
+    options.add_argument("destination", type=Path, help="folder to make")
+    options.add_argument("--calib-count", type=int, default=32)
+    options.add_argument("--target", choices=("arm", "x86"), default="arm")
+    arguments = options.parse_args(argv)
+    write_naive(arguments.source, arguments.destination, arguments.calib_count, arguments.target == "arm")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""The table that compares INT8 with fp32: by hand, and for real files, naive quantization among them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinysam.evaluation.agreement import Row, main, rows, summary, table
+from tinysam.evaluation.naive import main as write
+from tinysam.evaluation.prompted import Answers
+
+
+def answers(first: np.ndarray, second: np.ndarray, better: int) -> Answers:
+    """One prompt with two masks."""
+    masks = np.stack([first, second])[None]
+    return Answers((1, 2), masks, np.zeros((1, 2, 1, 1), np.float32), np.array([[1.0 - better, better]], np.float32))
+
+
+def test_rows_by_hand() -> None:
+    truth = np.zeros((1, 4, 4), bool)
+    truth[0, :2] = True  # 8 cells
+    half, moved = truth[0].copy(), np.roll(truth[0], 1, axis=0)
+    half[0] = False
+    (row,) = rows("box", answers(half, moved, better=1), answers(half, moved, better=0), truth)
+    assert row == Row("box", pytest.approx(4 / 12), pytest.approx(4 / 8), False)
+
+    nothing = np.zeros((4, 4), bool)
+    (row,) = rows("box", answers(nothing, half, better=0), answers(nothing, half, better=0), truth)
+    assert row == Row("box", 0, 1, True)
+
+
+def test_summary_and_table_by_hand() -> None:
+    found = {
+        "fp32": [Row("box", 0.6, 1, True), Row("box", 0.8, 1, True), Row("click", 0.5, 1, True)],
+        "mine": [Row("box", 0.5, 0.9, True), Row("box", 0.8, 0.7, False), Row("click", 0.6, 0.95, True)],
+    }
+    result = summary(found)
+    assert result["mine"]["box_points"] == pytest.approx(-5)
+    assert result["mine"]["box_agreement"] == pytest.approx(0.8)
+    assert result["mine"]["box_same"] == 0.5
+    assert table(result).splitlines()[-1] == (
+        "| mine | 0.650 | -5.00 | 0.800 | 50.0 % | 0.600 | +10.00 | 0.950 | 100.0 % |"
+    )
+
+
+def test_real_files_and_naive_ones(
+    artifacts_dir: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    naive = tmp_path / "naive"
+    assert write(["--calib-count", "4", str(artifacts_dir), str(naive)]) == 0
+    figures = tmp_path / "figures.json"
+    command = ["--data", str(drawn), "--reference", str(artifacts_dir), "--backend", "onnx", "--limit", "2"]
+    assert main([*command, "--json", str(figures), str(artifacts_dir), str(naive)]) == 0
+    assert "2 photographs" in capsys.readouterr().out
+    found = json.loads(figures.read_text())
+    assert list(found) == ["fp32", f"{artifacts_dir} onnx", f"{naive} onnx"]
+    reference, ours, theirs = found.values()
+    assert (reference["box_points"], reference["box_agreement"], reference["box_same"]) == (0, 1, 1)
+    assert theirs["box_agreement"] < ours["box_agreement"] < 1
