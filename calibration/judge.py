@@ -78,14 +78,13 @@ def question(image: Floats, size: tuple[int, int], encode: Encode, decode: Decod
     masks, iou = decode(embedding, prompt_feed(coords, labels, None, _side(embedding)))
     believed = np.argsort(-iou.max(1), kind="stable")[:OBJECTS]
     objects = best_masks(masks, iou)[believed] > 0
-    coords, labels = coords[believed], labels[believed]
+    coords, labels = floats(coords[believed]), floats(labels[believed])
     boxes = np.stack([box_of(floats(mask), size) for mask in objects])
     boxes = boxes + rng.normal(0, JITTER, boxes.shape) * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
     height, width = size
     boxes = floats(np.clip(boxes, 0, [width, height, width, height]))
-    again = coords.copy()
-    again[:, 0] = [inside(mask, size, rng) for mask in objects]
-    feeds = tuple(prompt_feed(*some, None, _side(embedding)) for some in (box_prompts(boxes), (again, labels)))
+    coords[:, 0] = [inside(mask, size, rng) for mask in objects]
+    feeds = tuple(prompt_feed(*some, None, _side(embedding)) for some in (box_prompts(boxes), (coords, labels)))
     answers = [decode(embedding, feed) for feed in feeds]
     return Question(
         image,

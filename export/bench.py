@@ -19,13 +19,13 @@ import torch
 
 from tinysam.calibration.feeds import image_feed
 from tinysam.calibration.images import load_image_set
+from tinysam.export.engine import load_engine
 from tinysam.export.pipeline import export
 from tinysam.export.reference import Reference, ReferenceCase
 from tinysam.export.settings import ExportSettings
 from tinysam.export.tensors import ENCODE, decode_name, decoder_inputs, encoder_inputs
 from tinysam.models.checkpoint import load
 from tinysam.models.variants import build, get_variant
-from tinysam.runtime import engines
 from tinysam.runtime.manifest import Manifest, read_manifest
 
 Job = Callable[[], Any]
@@ -67,7 +67,7 @@ def encoder_jobs(settings: ExportSettings, manifest: Manifest, case: ReferenceCa
     jobs: dict[str, Job] = {"torch eager": lambda: reference.encode(case.image)}
     for engine, precision in KINDS:
         file = manifest.find("encoder", engine, precision)
-        model = engines.load(settings.folder / file.path, file, threads)
+        model = load_engine(settings.folder, file, threads)
         name, inputs = ("" if engine == "onnx" else ENCODE), encoder_inputs(engine, case.image)
         jobs[f"{engine} {precision}"] = lambda m=model, n=name, i=inputs: m.run(n, i)  # type: ignore[misc]
     return jobs
@@ -81,7 +81,7 @@ def decoder_jobs(settings: ExportSettings, manifest: Manifest, case: ReferenceCa
     jobs: dict[str, Job] = {"torch eager": lambda: reference.decode(case.embedding, click)}
     for engine, precision in KINDS:
         file = manifest.find("decoder", engine, precision)
-        model = engines.load(settings.folder / file.path, file, threads)
+        model = load_engine(settings.folder, file, threads)
         name = "" if engine == "onnx" else decode_name(1, 2)
         inputs = decoder_inputs(engine, case.embedding, click)
         jobs[f"{engine} {precision}"] = lambda m=model, n=name, i=inputs: m.run(n, i)  # type: ignore[misc]

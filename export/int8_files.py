@@ -16,6 +16,7 @@ from tinysam.calibration.tensor_ranges import TensorRanges, calibrate
 from tinysam.calibration.tflite_constants import pack_constants
 from tinysam.calibration.tflite_int8 import quantize_tflite
 from tinysam.calibration.tuned_files import tune_onnx, tune_tflite
+from tinysam.export.engine import load_engine
 from tinysam.export.errors import ParityError
 from tinysam.export.reference import ReferenceCase
 from tinysam.export.tensors import (
@@ -145,7 +146,7 @@ class FileModel:
 
     def __init__(self, folder: Path, pair: list[ModelFile]) -> None:
         self.engine = pair[0].engine
-        self.encoder, self.decoder = (engines.load(folder / file.path, file, engines.usable_cores()) for file in pair)
+        self.encoder, self.decoder = (load_engine(folder, file) for file in pair)
 
     def encode(self, image: Floats) -> Floats:
         """(1, 3, S, S) -> embedding in the engine's layout."""
@@ -170,7 +171,7 @@ def check_int8(folder: Path, files: list[ModelFile], cases: list[ReferenceCase],
     Raises:
         ParityError: a value is not finite, or the mean IoU of the masks is below `least`.
     """
-    encoder, decoder = (engines.load(folder / file.path, file, engines.usable_cores()) for file in files)
+    encoder, decoder = (load_engine(folder, file) for file in files)
     engine = files[0].engine
     agreement, same = [], []
     for case in cases:

@@ -10,12 +10,12 @@ from tinysam.calibration.feeds import ImageFeed
 from tinysam.calibration.images import ImageSet
 from tinysam.calibration.layer_errors import layer_errors
 from tinysam.calibration.report import MaskPair, Report, low_res_to_picture, write_report
+from tinysam.export.engine import load_engine
 from tinysam.export.float_files import decoder_cases, encoder_cases
 from tinysam.export.int8_budget import Attempt, Sensitivity
 from tinysam.export.int8_files import decode, mask_iou
 from tinysam.export.reference import ReferenceCase
 from tinysam.export.tensors import ENCODE, decoder_inputs, encoder_inputs
-from tinysam.runtime import engines
 from tinysam.runtime.manifest import ModelFile
 
 REPEATS = 3
@@ -56,7 +56,7 @@ FLOAT_OPERATIONS = {
 
 def milliseconds(folder: Path, file: ModelFile, case: ReferenceCase) -> float:
     """Median time of a file on this machine."""
-    engine = engines.load(folder / file.path, file, engines.usable_cores())
+    engine = load_engine(folder, file)
     cases = encoder_cases if file.part == "encoder" else decoder_cases
     signature, inputs, _ = cases(file.engine, [case])[0]
     times = []
@@ -81,7 +81,7 @@ def file_facts(folder: Path, files: list[ModelFile], case: ReferenceCase) -> lis
 
 def mask_pairs(folder: Path, pair: list[ModelFile], images: ImageSet, cases: list[ReferenceCase]) -> list[MaskPair]:
     """PyTorch's and the INT8 model's mask for the first click and the first box of each reference image."""
-    encoder, decoder = (engines.load(folder / file.path, file, engines.usable_cores()) for file in pair)
+    encoder, decoder = (load_engine(folder, file) for file in pair)
     engine, pairs = pair[0].engine, []
     for image, case in zip(images.images, cases, strict=False):
         embedding = encoder.run("" if engine == "onnx" else ENCODE, encoder_inputs(engine, case.image))

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from tinysam.calibration.arrays import Floats
+from tinysam.export.engine import load_engine
 from tinysam.export.errors import ParityError
 from tinysam.export.tensors import run_decoder
-from tinysam.runtime import engines
 from tinysam.runtime.manifest import ModelFile
 
 FP32_TOLERANCE = {"onnx": 1e-4, "tflite": 1e-3}
@@ -57,7 +57,7 @@ def check_file(
     Raises:
         ParityError: see `compare`.
     """
-    engine = engines.load(folder / file.path, file, threads)
+    engine = load_engine(folder, file, threads)
     run = engine.run if file.part == "encoder" else partial(run_decoder, engine)
     tolerance = FP32_TOLERANCE[file.engine]
     errors = [
