@@ -48,7 +48,7 @@ class Report:
     float_operations: dict[str, str] = field(default_factory=dict)
     """What stayed float -> why."""
     decisions: dict[str, Any] = field(default_factory=dict)
-    """Method of ranges, judgement per engine (points of mean IoU lost, IoU with fp32 masks, same mask), sensitivity."""
+    """Target, ranges, judgement per engine (points of mean IoU lost, IoU with fp32 masks, same mask), sensitivity."""
     layers: dict[str, list[LayerError]] = field(default_factory=dict)
     """Part -> its layers in order of execution."""
     files: list[dict[str, Any]] = field(default_factory=list)
@@ -132,7 +132,10 @@ def decision_parts(decisions: dict[str, Any]) -> list[str]:
         for row in decisions["sensitivity"]
     ]
     judged = ["points of mean IoU lost", "IoU with fp32 masks", "same mask chosen"]
+    target = html.escape(str(decisions["target"]))
     return [
+        f"<p>The INT8 ONNX files are for {target}. Those for arm have signed activations, which x86 hardly runs faster "
+        "than float.</p>",
         "<h2>Accuracy against the float model</h2>",
         f"<p>Ranges: {html.escape(str(decisions['ranges']))}. Objects are the float model's own masks of clicks, asked "
         "for again with a jittered box and another click.</p>",

@@ -148,7 +148,9 @@ class Quantization:
                 self.images,
                 self.feeds,
                 self.cases,
-                int8_report.Decisions(self.settings.ranges, self.settings.max_drop, best, attempts, found),
+                int8_report.Decisions(
+                    self.settings.target, self.settings.ranges, self.settings.max_drop, best, attempts, found
+                ),
             )
         kept = self.settings.out / f"{name}-report"
         if self.settings.max_drop is not None and best.drop > self.settings.max_drop:

@@ -25,6 +25,7 @@ REPEATS = 3
 class Decisions:
     """What was decided and on what grounds."""
 
+    target: str
     ranges: str
     max_drop: float | None
     best: Attempt
@@ -34,6 +35,7 @@ class Decisions:
     def to_dict(self) -> dict[str, Any]:
         """For `report.json`."""
         return {
+            "target": self.target,
             "ranges": self.ranges,
             "max_drop": self.max_drop,
             "judgements": {engine: asdict(judgement) for engine, judgement in self.best.judgements.items()},
