@@ -1,6 +1,6 @@
 """Thresholds of segment-everything compared on annotated photographs, with one pass of the decoder for all of them.
 
-Every point of the full and of the coarse grid is decoded once, with the lowest of the thresholds. What the generator
+Every point of the grid is decoded once, with the lowest of the thresholds. What the generator
 would have found with others, plain or hierarchical, follows from that exactly: which masks pass, which points they
 leave, which masks the suppression keeps. Two things are not simulated. A photograph in which nothing passes counts as
 one without masks, where the generator would show its best with a note. And the time has to be measured for real, for
@@ -31,21 +31,28 @@ from tinysam.runtime.masks.nms import nms
 from tinysam.runtime.prompts import PADDING, POSITIVE
 from tinysam.runtime.segmenter import Segmenter
 
-SWEPT = ("pred_iou_thresh", "stability_score_thresh", "coarse_logit_thresh", "box_nms_thresh")
+SWEPT = (
+    "pred_iou_thresh",
+    "stability_score_thresh",
+    "coarse_logit_thresh",
+    "coarse_agreement",
+    "box_nms_thresh",
+)
 """Settings that may have several values."""
 
 Values = tuple[tuple[str, tuple[float, ...]], ...]
 
 
 class GridPass:
-    """The masks of one photograph at every point of both grids that pass the lowest thresholds."""
+    """The masks of one photograph at every point of the grid that pass the lowest thresholds."""
 
     def __init__(self, segmenter: Segmenter, photo: Photo, image: Image.Image, lowest: EverythingSettings) -> None:
         segmenter.set_image(image)
         self.segmenter, self.photo, self.lowest = segmenter, photo, lowest
-        self.coarse_points = len(lowest.coarse_grid(0))
+        self.first = lowest.first_pass(0)
+        """(points,) which of them hierarchical mode asks first."""
         size = np.array([photo.width, photo.height], np.float64)
-        self.points: NDArray[np.float64] = np.concatenate([lowest.coarse_grid(0), lowest.grid(0)]) * size
+        self.points = lowest.grid(0) * size
         self.best_iou = np.zeros(len(self.points), np.float32)
         """(points,) highest predicted IoU of each."""
         self.point: list[int] = []
@@ -93,13 +100,12 @@ class GridPass:
         stable = np.array([mask.stability_score for mask in self.masks], np.float64)
         good = (predicted > np.float32(settings.pred_iou_thresh)) & (stable >= settings.stability_score_thresh)
         point = np.array(self.point, np.intp)
-        asked = np.arange(len(self.points)) >= self.coarse_points
+        asked = np.ones(len(self.points), np.bool_)
         if settings.hierarchical:
-            first = np.flatnonzero(good & (point < self.coarse_points))
-            done = np.zeros(len(self.points), np.bool_)
-            for index in first:
-                done |= self.at_points[index] > settings.coarse_logit_thresh
-            asked = ~asked | ~done
+            sure = np.zeros(len(self.points), np.intp)
+            for index in np.flatnonzero(good & self.first[point]):
+                sure += self.at_points[index] > settings.coarse_logit_thresh
+            asked = self.first | (sure < settings.coarse_agreement)
         chosen = np.flatnonzero(good & asked[point])
         boxes = cand.boxes_of([self.masks[index] for index in chosen])
         scores = np.array([self.masks[index].predicted_iou for index in chosen])

@@ -77,6 +77,8 @@ class EverythingThresholds:
     box_nms_thresh: float = 0.7
     coarse_logit_thresh: float = 8.5
     """Hierarchical mode: pixels of a confident mask above this logit need no second look."""
+    coarse_agreement: int = 1
+    """Hierarchical mode: if so many confident masks are above it there."""
 
 
 @dataclass(frozen=True)
@@ -253,9 +255,11 @@ def _thresholds(data: Any) -> EverythingThresholds:
     if data is None:
         return EverythingThresholds()
     default = EverythingThresholds()
-    points = _get(data, "points_per_side", int, default.points_per_side)
-    if not 1 <= points <= 256:
-        raise ArtifactError(f"field 'points_per_side' is {points}, expected 1 to 256")
+    counts = {}
+    for name, most in (("points_per_side", 256), ("coarse_agreement", 100)):
+        counts[name] = _get(data, name, int, getattr(default, name))
+        if not 1 <= counts[name] <= most:
+            raise ArtifactError(f"field {name!r} is {counts[name]}, expected 1 to {most}")
     ranges = {
         "pred_iou_thresh": (0.0, 1.0),
         "stability_score_thresh": (0.0, 1.0),
@@ -264,7 +268,8 @@ def _thresholds(data: Any) -> EverythingThresholds:
         "coarse_logit_thresh": (-1000.0, 1000.0),
     }
     values = {name: _number(data, name, *limits, getattr(default, name)) for name, limits in ranges.items()}
-    return EverythingThresholds(points_per_side=points, **values)
+    points, agreement = counts["points_per_side"], counts["coarse_agreement"]
+    return EverythingThresholds(points_per_side=points, coarse_agreement=agreement, **values)
 
 
 def _model_file(data: Any) -> ModelFile:

@@ -4,9 +4,8 @@ For each crop of the photograph: encode it; ask the decoder for three masks at e
 predicted IoU and stability are high enough; drop the duplicates. Then drop the duplicates between crops, and only what
 is left is brought to the photograph's size.
 
-Hierarchical mode asks in two passes: a grid a quarter as dense on each side first; the points of the full grid that
-fall into a sure region of a good mask of that pass are left out of the second (Shu et al. 2023, TinySAM,
-arXiv:2312.13789).
+Hierarchical mode asks in two passes: a quarter of the grid on each side first; other points that fall into a sure
+region of a good mask of that pass are left out of the second (Shu et al. 2023, TinySAM, arXiv:2312.13789).
 """
 
 import time
@@ -49,8 +48,8 @@ class Found:
     """Of each decoder call: its points (P, 2) in pixels of the crop, and the highest predicted IoU (P,) of each."""
     reserve: list[Candidate] = field(default_factory=list)
     """If nothing is good: the best there is."""
-    done: NDArray[np.bool_] | None = None
-    """Hierarchical mode: low-res pixels inside sure regions of good masks."""
+    sure: NDArray[np.intp] | None = None
+    """Hierarchical mode: in how many good masks' sure regions each low-res pixel is."""
 
 
 @dataclass(frozen=True)
@@ -117,22 +116,26 @@ class _Run:
         points = self.settings.grid(region.layer) * [width, height]
         found = Found()
         if self.settings.hierarchical:
-            self._pass(self.settings.coarse_grid(region.layer) * [width, height], found, mark_done=True)
-            points = points[~self._is_done(points, found.done)]
+            first = self.settings.first_pass(region.layer)
+            self._pass(points[first], found, mark_sure=True)
+            points = points[~first]
+            points = points[~self._is_done(points, found.sure)]
         self._pass(points, found)
         if found.points and not found.good:
             self._fill_reserve(found)
         return found
 
-    def _is_done(self, points: Points, done: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-        """(n,) whether points of the crop fall into a sure region of the first pass."""
-        if done is None:
+    def _is_done(self, points: Points, sure: NDArray[np.intp] | None) -> NDArray[np.bool_]:
+        """(n,) whether points of the crop fall into sure regions of the first pass."""
+        if sure is None:
             return np.zeros(len(points), np.bool_)
         x, y = (self.segmenter.frame.to_model(points) / LOW_RES_STRIDE).astype(np.intp).T
-        is_done: NDArray[np.bool_] = done[np.minimum(y, len(done) - 1), np.minimum(x, len(done) - 1)]
+        is_done: NDArray[np.bool_] = (
+            sure[np.minimum(y, len(sure) - 1), np.minimum(x, len(sure) - 1)] >= self.settings.coarse_agreement
+        )
         return is_done
 
-    def _pass(self, points: Points, found: Found, mark_done: bool = False) -> None:
+    def _pass(self, points: Points, found: Found, mark_sure: bool = False) -> None:
         """Decodes points (n, 2) of the crop, batch by batch."""
         for begin in range(0, len(points), self.batch):
             chunk = points[begin : begin + self.batch]
@@ -141,7 +144,7 @@ class _Run:
             found.points.append(chunk)
             found.iou.append(decoded.iou.max(axis=1))
             if len(decoded.kept):
-                self._judge(decoded, chunk, found, mark_done)
+                self._judge(decoded, chunk, found, mark_sure)
             self._add("filters", start)
         self.points += len(points)
 
@@ -153,7 +156,7 @@ class _Run:
         self._add("decoder", start)
         return decoded
 
-    def _judge(self, decoded: Decoded, points: Points, found: Found, mark_done: bool) -> None:
+    def _judge(self, decoded: Decoded, points: Points, found: Found, mark_sure: bool) -> None:
         """Adds the good ones of one decoder call's masks."""
         settings, frame = self.settings, self.segmenter.frame
         height, width = frame.low_res_size
@@ -164,9 +167,9 @@ class _Run:
         good = scores >= settings.stability_score_thresh
         masks, origin = masks[good], points[decoded.kept[prompt[good]]]
         found.good += cand.make_candidates(frame, masks, iou[prompt, kind][good], scores[good], origin)
-        if mark_done:
-            sure = (masks > settings.coarse_logit_thresh).any(axis=0)
-            found.done = sure if found.done is None else found.done | sure
+        if mark_sure:
+            sure = (masks > settings.coarse_logit_thresh).sum(axis=0)
+            found.sure = sure if found.sure is None else found.sure + sure
 
     def _fill_reserve(self, found: Found) -> None:
         """Draws the masks of the points that came closest to the threshold, as nothing passed."""

@@ -39,6 +39,9 @@ class EverythingSettings:
     """A coarse grid first, then only the points of the full grid that confident masks left open."""
     coarse_logit_thresh: float = 8.5
     """Hierarchical mode: pixels of a good mask above this logit need no second look."""
+    coarse_agreement: int = 1
+    """Hierarchical mode: so many good masks must be above it there. With more than one, a part inside of a found object
+    is looked for as long as the object is all that was found."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.points_per_side <= 256:
@@ -47,6 +50,8 @@ class EverythingSettings:
             raise ValueError(f"points_per_batch is {self.points_per_batch}, expected 1 or more")
         if not 0 <= self.crop_n_layers <= 4:
             raise ValueError(f"crop_n_layers is {self.crop_n_layers}, expected 0 to 4")
+        if self.coarse_agreement < 1:
+            raise ValueError(f"coarse_agreement is {self.coarse_agreement}, expected 1 or more")
         if self.crop_n_points_downscale_factor < 1:
             raise ValueError(
                 f"crop_n_points_downscale_factor is {self.crop_n_points_downscale_factor}, expected 1 or more"
@@ -70,9 +75,15 @@ class EverythingSettings:
             return np.asarray(self.point_grids[layer], np.float64)
         return point_grid(self._points_per_side(layer))
 
-    def coarse_grid(self, layer: int) -> NDArray[np.float64]:
-        """The grid of the first pass of hierarchical mode."""
-        return point_grid(max(1, self._points_per_side(layer) // COARSE_DIVISOR))
+    def first_pass(self, layer: int) -> NDArray[np.bool_]:
+        """(n,) which points of the grid hierarchical mode asks first: those next to the points of a coarse grid."""
+        points = self.grid(layer)
+        first = np.zeros(len(points), np.bool_)
+        if len(points):
+            # Up and left of the middle between four points, so that rounding does not choose.
+            wanted = point_grid(max(1, self._points_per_side(layer) // COARSE_DIVISOR)) - 1e-6
+            first[[np.square(points - place).sum(axis=1).argmin() for place in wanted]] = True
+        return first
 
     def _points_per_side(self, layer: int) -> int:
         return max(1, int(self.points_per_side / self.crop_n_points_downscale_factor**layer))

@@ -1,5 +1,6 @@
 """The sweep says what the generator would do: compared with the generator."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tinysam.runtime import Segmenter
 from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.everything.settings import EverythingSettings
 
-VALUES = (("pred_iou_thresh", (0.5, 0.8)), ("coarse_logit_thresh", (0.0, 2.0, 5.0)))
+VALUES = (("pred_iou_thresh", (0.5, 0.8)), ("coarse_logit_thresh", (0.0, 2.0, 5.0)), ("coarse_agreement", (1, 2)))
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def rows(segmenter: Segmenter, photo: Photo) -> list[dict[str, Any]]:
 
 def test_every_row_is_what_the_generator_finds(segmenter: Segmenter, photo: Photo) -> None:
     found = rows(segmenter, photo)
-    assert len(found) == 2 * 2 * 3
+    assert len(found) == 2 * 2 * 3 * 2
     with Image.open(photo.path) as image:
         picture = image.convert("RGB")
     for row in found:
@@ -54,9 +55,8 @@ def test_figures_set_hierarchical_beside_plain(segmenter: Segmenter, photo: Phot
     record = rows(segmenter, photo)
     figures = SweepTask(VALUES).figures([record, record])
     lines = figures.summary["sweep"]
-    assert [(line["pred_iou_thresh"], line["coarse_logit_thresh"]) for line in lines] == [
-        (a, b) for a in VALUES[0][1] for b in VALUES[1][1]
-    ]
+    names = [name for name, _ in VALUES]
+    assert [tuple(line[name] for name in names) for line in lines] == list(product(*(values for _, values in VALUES)))
     first = lines[0]
     assert first["plain"]["points"] == 64
     assert first["fewer_points"] == pytest.approx(64 / record[1]["points"])

@@ -150,7 +150,7 @@ def test_hierarchical_with_no_points_left_is_no_error(segmenter: Segmenter) -> N
 
 def test_points_of_a_single_cell_grid(segmenter: Segmenter) -> None:
     found = segment_everything(segmenter, picture(9, 7), EverythingSettings(points_per_side=1, pred_iou_thresh=0.1))
-    assert found.points == 2
+    assert found.points == 1
 
 
 def test_crop_layers_find_more_and_stay_inside_their_crops(segmenter: Segmenter) -> None:
@@ -171,7 +171,32 @@ def test_crop_layers_find_more_and_stay_inside_their_crops(segmenter: Segmenter)
 def test_downscaled_point_grid_of_crops() -> None:
     settings = EverythingSettings(points_per_side=32, crop_n_layers=2, crop_n_points_downscale_factor=2)
     assert [len(settings.grid(layer)) for layer in range(3)] == [1024, 256, 64]
-    assert [len(settings.coarse_grid(layer)) for layer in range(3)] == [64, 16, 4]
+    assert [settings.first_pass(layer).sum() for layer in range(3)] == [64, 16, 4]
+
+
+def test_first_pass_is_spread_over_the_grid() -> None:
+    for side in (1, 2, 4, 7, 32, 35):
+        settings = EverythingSettings(points_per_side=side)
+        points, first = settings.grid(0), settings.first_pass(0)
+        assert first.sum() == max(1, side // 4) ** 2
+        nearest = np.sqrt(np.square(points[:, None] - points[first]).sum(axis=2).min(axis=1))
+        assert nearest.max() < 0.75 / max(1, side // 4) + 0.5 / side  # half a diagonal of its cell, and the way there
+
+
+def test_first_pass_of_given_points_is_some_of_them() -> None:
+    points = np.random.default_rng(0).uniform(size=(50, 2))
+    first = EverythingSettings(points_per_side=8, point_grids=[points]).first_pass(0)
+    assert 1 <= first.sum() <= 4
+    assert not len(EverythingSettings(point_grids=[np.empty((0, 2))]).first_pass(0))
+
+
+def test_points_are_left_out_only_where_enough_masks_agree(segmenter: Segmenter) -> None:
+    changes = {"points_per_side": 16, "coarse_logit_thresh": 5.0}
+    asked = []
+    for agreement in (1, 2, 4, 99):
+        settings = EverythingSettings.of_model(disc_model.THRESHOLDS, coarse_agreement=agreement, **changes)
+        asked.append(segment_everything(segmenter, picture(200, 150), settings).points)
+    assert asked[0] < asked[1] < asked[2] < asked[3] == 256
 
 
 def test_small_regions_are_removed(segmenter: Segmenter) -> None:

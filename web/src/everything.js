@@ -1,5 +1,5 @@
 // Segment everything: points on a grid, masks that are good and stable, no duplicates. As the Python runtime does it:
-// a coarse grid first, then the points of the full grid that no sure region of a good mask covers (TinySAM).
+// a quarter of the grid on each side first, then the other points that are not in sure regions of good masks (TinySAM).
 
 const COARSE = 4;
 const LABELS = { point: 1, padding: -1 };
@@ -23,7 +23,7 @@ export async function segmentEverything(model, embedding, input, onProgress, poi
   const { pred_iou_thresh: minIou, stability_score_thresh: minStability } = settings;
   const side = model.lowRes;
   const seen = { width: Math.ceil(input[0] / 4), height: Math.ceil(input[1] / 4), side };
-  const sure = new Uint8Array(side * side);
+  const sure = new Uint16Array(side * side);
   const good = [];
   const asked = [];
   const total = settings.points_per_side ** 2;
@@ -41,15 +41,18 @@ export async function segmentEverything(model, embedding, input, onProgress, poi
       for (const one of candidates(masks.filter(({ iou }) => iou > minIou))) {
         if (one.stability < minStability) continue;
         good.push({ ...one, logits: one.logits.slice() });
-        if (mark) one.logits.forEach((value, i) => value > settings.coarse_logit_thresh && (sure[i] = 1));
+        if (mark) one.logits.forEach((value, i) => value > settings.coarse_logit_thresh && sure[i]++);
       }
       if (++done % REPORT_EVERY === 0) onProgress(done, total);
     }
   };
 
-  await pass(grid(Math.max(1, Math.floor(settings.points_per_side / COARSE)), input), true);
-  const open = ([x, y]) => !sure[Math.min(side - 1, y >> 2) * side + Math.min(side - 1, x >> 2)];
-  const fine = grid(settings.points_per_side, input).filter(open);
+  const points = grid(settings.points_per_side, input);
+  const first = firstPass(settings.points_per_side);
+  await pass(points.filter((_, i) => first.has(i)), true);
+  const agreement = settings.coarse_agreement ?? 1;
+  const open = ([x, y]) => sure[Math.min(side - 1, y >> 2) * side + Math.min(side - 1, x >> 2)] < agreement;
+  const fine = points.filter((point, i) => !first.has(i) && open(point));
   done = total - fine.length;
   await pass(fine, false);
 
@@ -68,6 +71,13 @@ function grid(n, [width, height]) {
   const points = [];
   for (let y = 0; y < n; y++) for (let x = 0; x < n; x++) points.push([((x + 0.5) * width) / n, ((y + 0.5) * height) / n]);
   return points;
+}
+
+/** Which points of an n x n grid are next to the points of a coarse one. */
+function firstPass(n) {
+  const coarse = Math.max(1, Math.floor(n / COARSE));
+  const places = Array.from({ length: coarse }, (_, i) => Math.max(0, Math.ceil(((i + 0.5) * n) / coarse - 1)));
+  return new Set(places.flatMap((y) => places.map((x) => y * n + x)));
 }
 
 /** Area, box and stability (IoU of the masks at two thresholds) of the part of a low-res mask that shows the photograph. */
