@@ -62,6 +62,8 @@ class Everything:
     timing_ms: dict[str, float]
     points: int
     """Prompts that were decoded."""
+    drawn: int
+    """Those of them whose masks were drawn, because one's predicted IoU was high enough."""
 
 
 def segment_everything(
@@ -89,7 +91,7 @@ class _Run:
         self.segmenter, self.settings = segmenter, settings
         self.batch = settings.points_per_batch or default_batch(segmenter.manifest.image_size)
         self.timing_ms: dict[str, float] = {}
-        self.points = 0
+        self.points = self.drawn = 0
 
     def everything(self, picture: Image.Image) -> Everything:
         size = (picture.height, picture.width)
@@ -103,7 +105,7 @@ class _Run:
         start = time.perf_counter()
         masks = finish(_between_crops(kept, self.settings), size, self.segmenter.manifest.image_size, self.settings)
         self._add("masks", start)
-        return Everything(masks, notes, self.timing_ms, self.points)
+        return Everything(masks, notes, self.timing_ms, self.points, self.drawn)
 
     def _crop(self, picture: Image.Image, region: Crop) -> Found:
         """Encodes one crop and asks for masks at its points."""
@@ -146,6 +148,7 @@ class _Run:
             if len(decoded.kept):
                 self._judge(decoded, chunk, found, mark_sure)
             self._add("filters", start)
+            self.drawn += len(decoded.kept)
         self.points += len(points)
 
     def _decode(self, points: Points, iou_threshold: float) -> Decoded:
