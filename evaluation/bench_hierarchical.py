@@ -1,6 +1,6 @@
 """Hierarchical against plain segment-everything: time, prompts, and IoU with annotated masks.
 
-    python -m tinysam.evaluation.bench_hierarchical artifacts/nano-448 DATA   (DATA: images/, annotations.json)
+    python -m tinysam.evaluation.bench_hierarchical artifacts/nano-448 coco/val
 
 For every annotated mask the best IoU of any mask found counts; the mean is over all annotated masks. Both modes see
 each photograph one right after the other. CPU seconds are printed beside wall seconds: they mean more on a busy
@@ -12,12 +12,13 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco
 
+from tinysam.evaluation.coco import Photo, read_coco
+from tinysam.evaluation.tasks import spread
 from tinysam.runtime import Segmenter
 from tinysam.runtime.everything.generator import Everything, segment_everything
 from tinysam.runtime.everything.settings import EverythingSettings
@@ -30,15 +31,17 @@ class Total:
     wall_s: float = 0.0
     cpu_s: float = 0.0
     points: int = 0
+    drawn: int = 0
     masks: int = 0
     relaxed: int = 0
 
 
-def best_ious(found: Everything, truth: list[dict[str, Any]], size: tuple[int, int]) -> list[float]:
+def best_ious(found: Everything, photo: Photo) -> list[float]:
     """For each annotated mask the IoU of the mask that fits best; 0 if none was found."""
+    truth = [mask.rle for mask in photo.masks]
     if not found.masks:
         return [0.0] * len(truth)
-    ours = [{"size": list(size), "counts": mask.rle.to_coco().encode()} for mask in found.masks]
+    ours = [{"size": list(mask.rle.size), "counts": mask.rle.to_coco().encode()} for mask in found.masks]
     return [float(value) for value in coco.iou(ours, truth, [0] * len(truth)).max(axis=0)]
 
 
@@ -47,24 +50,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("artifacts", type=Path)
     parser.add_argument("data", type=Path, help="folder with annotations.json (COCO format) and images/")
-    parser.add_argument("--images", type=int, default=40, help="evenly spread over the set")
+    parser.add_argument("--limit", type=int, default=0, help="photographs, evenly spread over the set (0: all)")
     parser.add_argument("--backend", default="onnx")
-    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--precision", default="int8", choices=("int8", "fp32"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings than the model's")
     options = parser.parse_args()
     changes = {name: json.loads(value) for name, value in (pair.split("=") for pair in options.set)}
     segmenter = Segmenter(options.artifacts, options.backend, options.precision, options.threads)
-    annotations = json.loads((options.data / "annotations.json").read_text())
-    truths: dict[int, list[dict[str, Any]]] = {}
-    for annotation in annotations["annotations"]:
-        truths.setdefault(annotation["image_id"], []).append(annotation["segmentation"])
-    images = [image for image in annotations["images"] if image["id"] in truths]
-    images = images[:: max(1, len(images) // options.images)][: options.images]
+    photos = spread([photo for photo in read_coco(options.data) if photo.masks], options.limit)
     totals = {"plain": Total(), "hierarchical": Total()}
     ious: dict[str, list[float]] = {name: [] for name in totals}
-    for image in images:
-        with Image.open(options.data / "images" / image["file_name"]) as opened:
+    for photo in photos:
+        with Image.open(photo.path) as opened:
             picture = opened.convert("RGB")
         for mode, total in totals.items():
             settings = EverythingSettings.of_model(
@@ -75,15 +73,16 @@ def main() -> None:
             total.wall_s += time.perf_counter() - wall
             total.cpu_s += time.process_time() - cpu
             total.points += found.points
+            total.drawn += found.drawn
             total.masks += len(found.masks)
             total.relaxed += bool(found.notes)
-            ious[mode] += best_ious(found, truths[image["id"]], (picture.height, picture.width))
-    count = len(images)
+            ious[mode] += best_ious(found, photo)
+    count = len(photos)
     print(f"{count} photographs, {len(ious['plain'])} annotated masks, {settings}")
     for mode, total in totals.items():
         print(
             f"{mode:<13} {total.wall_s / count:7.2f} s wall {total.cpu_s / count:7.2f} s cpu "
-            f"{total.points / count:7.0f} prompts {total.masks / count:6.1f} masks "
+            f"{total.points / count:7.0f} prompts {total.drawn / count:6.0f} drawn {total.masks / count:6.1f} masks "
             f"mIoU {np.mean(ious[mode]):.4f}  relaxed {total.relaxed}"
         )
     plain, hierarchical = totals["plain"], totals["hierarchical"]
