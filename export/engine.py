@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from tinysam.runtime import engines
 from tinysam.runtime.manifest import ModelFile
 from tinysam.runtime.quiet import quiet_native
@@ -10,7 +12,15 @@ from tinysam.runtime.quiet import quiet_native
 def load_engine(folder: Path, file: ModelFile, threads: int | None = None) -> engines.Engine:
     """One file of an artifact folder, ready to run; without `threads` on every core.
 
-    LiteRT's first interpreter of a process says so on standard error, in the middle of a line of progress.
+    LiteRT announces its delegate on standard error at the first run of a process, in the middle of a line of progress;
+    this run is therefore made here.
     """
     with quiet_native():
-        return engines.load(folder / file.path, file, threads or engines.usable_cores())
+        engine = engines.load(folder / file.path, file, threads or engines.usable_cores())
+        if file.engine == "tflite":
+            name, signature = next(iter(file.signatures.items()))
+            engine.run(
+                name,
+                {key: np.zeros([int(n) for n in spec.shape], np.float32) for key, spec in signature.inputs.items()},
+            )
+    return engine
