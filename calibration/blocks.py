@@ -22,7 +22,7 @@ WORTH = 0.1
 """Millions of instructions below which a block stays float whatever it does to the masks.
 
 The head of the predicted IoU is such a block: as integers it saves 0.08 million instructions per prompt and changes
-the chosen mask of one prompt in ten.
+the chosen mask of up to one prompt in ten.
 """
 
 

@@ -30,6 +30,7 @@ from tinysam.export.tensors import (
 )
 from tinysam.runtime import engines
 from tinysam.runtime.manifest import ModelFile
+from tinysam.runtime.quiet import quiet_native
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ def write_part(
         facts = quantize_onnx(tuned, destination, found, OnnxScheme(target, keep_float, attention=part == "encoder"))
     else:
         tune_tflite(source, tuned, Graph(onnx.load(folder / f"{part}.fp32.onnx")), found)
-        facts = quantize_tflite(tuned, destination, Graph(onnx.load(tuned_onnx)), found, keep_float)
+        with quiet_native():
+            facts = quantize_tflite(tuned, destination, Graph(onnx.load(tuned_onnx)), found, keep_float)
         destination.write_bytes(pack_constants(destination.read_bytes()))
     for path in {tuned, tuned_onnx}:
         path.unlink()
