@@ -45,7 +45,12 @@ VARIANTS = {
             decoder_mlp_dim=1024,
             box_masks=True,
             # Chosen on validation photographs: its predicted IoU seldom reaches SAM's 0.88.
-            everything={"pred_iou_thresh": 0.3, "stability_score_thresh": 0.5, "coarse_logit_thresh": 2.5},
+            everything={
+                "pred_iou_thresh": 0.3,
+                "stability_score_thresh": 0.5,
+                "coarse_logit_thresh": 2.0,
+                "coarse_agreement": 2,
+            },
         ),
         Variant("tinysam", TINYVIT_5M, 1024, single_mask=False),
         Variant("mobilesam", TINYVIT_5M, 1024, single_mask=True),
