@@ -26,9 +26,12 @@ class OnnxEngine:
         options.log_severity_level = _NO_LOG
         # Memory plans made ahead hold more at once than the arena does by itself: 331 against 239 MB at 1024.
         options.enable_mem_pattern = False
-        # Threads that spin between the operations of a run save a quarter of nano's time on two cores. Between runs
-        # they would take the cores from the other session.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if file.part == "encoder":
+            # Threads that spin between the operations of a run save a quarter of its time on two idle cores.
+            options.add_session_config_entry("session.force_spinning_stop", "1")
+        else:
+            # On a busy machine they double it, and segment-everything runs the decoder hundreds of times.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's errors share no base class below Exception

@@ -60,7 +60,7 @@ def test_weights_use_127_steps_per_channel_and_never_minus_128() -> None:
 
 def seen(values: np.ndarray) -> Observation:
     observation = Observation()
-    observation.add(float(values.min()), float(values.max()), values.astype(np.float32))
+    observation.add(float(values.min()), float(values.max()), values.astype(np.float32), values.size)
     return observation
 
 
