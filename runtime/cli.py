@@ -76,7 +76,11 @@ def parser() -> argparse.ArgumentParser:
     model = top.add_argument_group("model")
     model.add_argument("--model", metavar="DIR", help="artifact folder (default: $TINYSAM_MODEL, then ./artifacts/*)")
     model.add_argument("--backend", choices=("onnx", "tflite"), help="engine (default: the first one installed)")
-    model.add_argument("--precision", choices=("int8", "fp32"), help="default: int8 if the model has it")
+    model.add_argument(
+        "--precision",
+        choices=("int8", "fp32", "mixed"),
+        help="default: int8 if the model has it; mixed: INT8 encoder, fp32 decoder",
+    )
     model.add_argument("--threads", type=positive, metavar="N", help="default: every core this process may use")
     _add_everything(top)
     _add_output(top)

@@ -19,6 +19,10 @@ from tinysam.runtime.prompts import ABSENT
 
 Floats = NDArray[np.float32]
 
+MIXED = "mixed"
+"""INT8 encoder, fp32 decoder: most of the speed, and masks and predicted IoU as the decoder was trained."""
+CHOICES = (*PRECISIONS, MIXED)
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -46,6 +50,13 @@ class Decoded(NamedTuple):
     """(K,) which of the P prompts the masks belong to, ascending."""
 
 
+def file_precision(precision: str, part: str) -> str:
+    """Which file of a part a choice of precision means."""
+    if precision == MIXED:
+        return "int8" if part == "encoder" else "fp32"
+    return precision
+
+
 class Graphs:
     """Encoder and decoder of one model, each loaded when it is first used. May be shared between threads."""
 
@@ -58,13 +69,13 @@ class Graphs:
             ArtifactError: the manifest is damaged or has no such files.
         """
         _check_choice("backend", backend, ENGINES)
-        _check_choice("precision", precision, PRECISIONS)
+        _check_choice("precision", precision, CHOICES)
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}, expected 1 or more")
         self.folder, self.backend, self.precision = Path(folder), backend, precision
         self.manifest: Manifest = read_manifest(folder)
         self.threads = threads or engines.usable_cores()
-        self._files = {part: self.manifest.find(part, backend, precision) for part in PARTS}
+        self._files = {part: self.manifest.find(part, backend, file_precision(precision, part)) for part in PARTS}
         for file in self._files.values():
             check_contract(self.manifest, file)
         self._batches = fixed_batches(self._files["decoder"])

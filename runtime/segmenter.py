@@ -48,7 +48,7 @@ class Segmenter:
         Args:
             model_dir: artifact folder; None searches for one, see `tinysam.runtime.locate`.
             backend: `onnx` or `tflite`.
-            precision: `int8` or `fp32`.
+            precision: `int8`, `fp32`, or `mixed` (INT8 encoder, fp32 decoder).
             threads: of the engine; None takes every core this process may use.
 
         Raises:

@@ -52,6 +52,24 @@ def test_embedding_has_one_layout_whatever_the_engine(segmenters: dict[tuple[str
         assert np.linalg.norm(found - reference) < 1e-3 * np.linalg.norm(reference)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_mixed_is_the_int8_encoder_with_the_float_decoder(
+    real_artifacts: Path, segmenters: dict[tuple[str, str], Segmenter], engine: str
+) -> None:
+    if not {(engine, "int8"), (engine, "fp32")} <= set(segmenters):
+        pytest.skip(f"no {engine} files of both precisions")
+    mixed = Segmenter(real_artifacts, engine, "mixed", threads=2)
+    mixed.set_image(data.cat())
+    embedding = mixed.get_image_embedding()
+    np.testing.assert_array_equal(embedding, segmenters[engine, "int8"].get_image_embedding())
+    prompts = mixed.prompts(boxes=np.array([BOX]))
+    own = mixed.graphs.encode(np.zeros((1, 3, 448, 448), np.float32))
+    for found, expected in zip(
+        mixed.graphs.decode(own, prompts), segmenters[engine, "fp32"].graphs.decode(own, prompts), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("points", [1, 2, 3, 5])
 def test_padding_of_fixed_shapes_does_not_change_the_result(
     segmenters: dict[tuple[str, str], Segmenter], points: int
