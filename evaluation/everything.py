@@ -5,7 +5,7 @@ The annotations of no set are complete, so precision means little; recall and th
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,8 @@ class EverythingTask:
     changes: Changes = ()
     """Settings in place of those chosen for the model, by name."""
     max_masks: int = 0
-    by: str = "source"
+    by: str = field(default="source", repr=False)
+    """How rows are grouped, see `PromptedTask`."""
 
     def record(self, segmenter: Segmenter, photo: Photo, image: Image.Image) -> dict[str, Any]:
         """Rows of the annotated masks, the number of masks found, and the time it took."""

@@ -62,7 +62,8 @@ class PromptedTask:
     prompts: Prompts = field(default_factory=Prompts)
     max_masks: int = 0
     """Of a photograph, evenly spread over its list; 0 for all."""
-    by: str = "source"
+    by: str = field(default="source", repr=False)
+    """How rows are grouped; not part of what was measured, so that a finished run can be grouped anew."""
 
     def record(self, segmenter: Segmenter, photo: Photo, image: Image.Image) -> list[dict[str, Any]]:
         """A row per mask."""

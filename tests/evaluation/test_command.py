@@ -34,6 +34,15 @@ def test_records_of_other_settings_are_refused(drawn, tmp_path, monkeypatch, cap
     assert "results of another model or other settings" in capsys.readouterr().err
 
 
+def test_a_finished_run_is_grouped_anew_without_computing(drawn, tmp_path, monkeypatch, capsys):
+    arguments = ("--data", drawn, "--out", tmp_path / "out", "--limit", 1)
+    assert evaluate(monkeypatch, *arguments) == 0
+    records = (tmp_path / "out/records.jsonl").read_bytes()
+    assert evaluate(monkeypatch, *arguments, "--by", "size") == 0
+    assert (tmp_path / "out/records.jsonl").read_bytes() == records
+    assert set(json.loads((tmp_path / "out/summary.json").read_text())["mean_iou"]) == {"all", "> 10 %"}
+
+
 def test_pictures_that_cannot_be_read_are_counted(drawn, tmp_path, monkeypatch):
     (drawn / "images/1.png").write_bytes(b"no picture")
     (drawn / "images/2.png").unlink()
