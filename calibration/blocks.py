@@ -36,6 +36,11 @@ class Block:
     saved: float
     """Millions of instructions per run that it saves on a Cortex-A76 as integers."""
 
+    @property
+    def worthless(self) -> bool:
+        """Whether it saves next to nothing, see `WORTH`."""
+        return self.saved < WORTH
+
 
 def macs(node: LinearNode, seen: Mapping[str, Observation]) -> float:
     """Multiply-accumulates of a layer in one run."""
@@ -57,14 +62,3 @@ def blocks_of(graph: Graph, seen: Mapping[str, Observation]) -> list[Block]:
 def all_but(blocks: list[Block], name: str) -> frozenset[str]:
     """Nodes to keep in float so that one block alone is integer."""
     return frozenset(node for block in blocks if block.name != name for node in block.nodes)
-
-
-def order(blocks: list[Block], drops: Mapping[str, float]) -> list[Block]:
-    """Blocks in the order in which they should become float.
-
-    Those that save next to nothing come first; then those that hurt, most points per instruction saved first. Blocks
-    that do neither are left out.
-    """
-    small = [block for block in blocks if block.saved < WORTH]
-    hurting = [block for block in blocks if block.saved >= WORTH and drops[block.name] > 0]
-    return small + sorted(hurting, key=lambda block: drops[block.name] / block.saved, reverse=True)

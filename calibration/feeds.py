@@ -17,6 +17,9 @@ from tinysam.runtime.manifest import Manifest
 from tinysam.runtime.preprocess import normalize, resize, to_pil
 from tinysam.runtime.prompts import filled_boxes
 
+JITTER = 0.05
+"""Standard deviation of a box's sides, in parts of the box."""
+
 Feed = dict[str, Floats]
 Decode = Callable[[Floats, Feed], tuple[Floats, Floats]]
 """(embedding, prompt feed) -> low-res masks (P, masks, h, w) and predicted IoU (P, masks)."""
@@ -81,6 +84,14 @@ def box_of(mask: Floats, size: tuple[int, int], scale: int = 4) -> Floats:
     return np.minimum(box, floats([width, height, width, height]))
 
 
+def jittered_boxes(masks: Floats, size: tuple[int, int], rng: np.random.Generator) -> Floats:
+    """(P, 4) boxes of low-res masks (P, h, w), their sides moved a little, inside the picture."""
+    height, width = size
+    boxes = np.stack([box_of(mask, size) for mask in masks])
+    jitter = rng.normal(0, JITTER, boxes.shape) * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+    return floats(np.clip(boxes + jitter, 0, floats([width, height, width, height])))
+
+
 def box_prompts(boxes: Floats) -> tuple[Floats, Floats]:
     """(P, 4) boxes as two corner points each."""
     labels = np.tile(floats([TOP_LEFT, BOTTOM_RIGHT]), (len(boxes), 1))
@@ -99,10 +110,7 @@ def decoder_feeds(
     clicks = prompt_feed(coords, labels, None, low_res)
     masks, iou = decode(embedding, clicks)
     best = best_masks(masks, iou)
-    boxes = np.stack([box_of(mask, size) for mask in best])
-    jitter = rng.normal(0, 0.05, (count, 4)) * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
-    height, width = size
-    boxes = np.clip(boxes + jitter, 0, floats([width, height, width, height])).astype(np.float32)
+    boxes = jittered_boxes(best, size, rng)
     hard = hard_click(coords[:1], labels[:1], best[0], size, rng)
     corners, corner_labels = box_prompts(boxes)
     filled = filled_boxes(corners[-1:], corner_labels[-1:], low_res)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinysam.calibration.arrays import Floats, floats
-from tinysam.calibration.feeds import Feed, best_masks, box_of, box_prompts, point_prompts, prompt_feed
+from tinysam.calibration.feeds import Feed, best_masks, box_prompts, jittered_boxes, point_prompts, prompt_feed
 
 Encode = Callable[[Floats], Floats]
 """(1, 3, S, S) image -> embedding, in whatever layout the decoder takes."""
@@ -24,8 +24,6 @@ CLICKS = 24
 """Clicks on every photograph that look for objects."""
 OBJECTS = 8
 """Objects of every photograph: the masks with the highest predicted IoU."""
-JITTER = 0.05
-"""Standard deviation of a box's sides, in parts of the box."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +77,7 @@ def question(image: Floats, size: tuple[int, int], encode: Encode, decode: Decod
     believed = np.argsort(-iou.max(1), kind="stable")[:OBJECTS]
     objects = best_masks(masks, iou)[believed] > 0
     coords, labels = floats(coords[believed]), floats(labels[believed])
-    boxes = np.stack([box_of(floats(mask), size) for mask in objects])
-    boxes = boxes + rng.normal(0, JITTER, boxes.shape) * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
-    height, width = size
-    boxes = floats(np.clip(boxes, 0, [width, height, width, height]))
+    boxes = jittered_boxes(floats(objects), size, rng)
     coords[:, 0] = [inside(mask, size, rng) for mask in objects]
     feeds = tuple(prompt_feed(*some, None, _side(embedding)) for some in (box_prompts(boxes), (coords, labels)))
     answers = [decode(embedding, feed) for feed in feeds]

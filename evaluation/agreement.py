@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from tinysam.calibration.judge import mask_iou
 from tinysam.evaluation.clicks import centre
 from tinysam.evaluation.coco import Mask, read_coco
 from tinysam.evaluation.prompted import Answers, decode, iou
@@ -54,8 +55,7 @@ def rows(kind: str, answer: Answers, reference: Answers, truth: NDArray[np.bool_
     """Compares the masks that a user would get."""
     mine, theirs, index = answer.chosen(), reference.chosen(), np.arange(len(truth))
     chosen, expected = answer.masks[index, mine], reference.masks[index, theirs]
-    right, alike = iou(chosen, truth), iou(chosen, expected)
-    alike = np.where(expected.any((1, 2)) | chosen.any((1, 2)), alike, 1.0)
+    right, alike = iou(chosen, truth), mask_iou(chosen, expected)
     for i in index:
         yield Row(kind, float(right[i]), float(alike[i]), bool(mine[i] == theirs[i]))
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tinysam.evaluation.clicks import centre, next_click
 from tinysam.evaluation.coco import Mask
-from tinysam.runtime.graphs import Prompts
+from tinysam.runtime.graphs import Prompts, ambiguous
 from tinysam.runtime.segmenter import Segmenter
 from tinysam.runtime.upscale import Upscaler
 
@@ -51,7 +51,7 @@ class Answers:
 
     def ambiguous(self) -> list[int]:
         """Indexes of tokens 1 to 3; all there are if the model has none of these."""
-        return [i for i, token in enumerate(self.tokens) if token != 0] or list(range(len(self.tokens)))
+        return ambiguous(self.tokens)
 
     def chosen(self) -> NDArray[np.intp]:
         """(P,) index of the ambiguous mask with the best predicted IoU: what a user gets."""

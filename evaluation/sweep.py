@@ -22,13 +22,12 @@ from tinysam.evaluation.report import mean
 from tinysam.evaluation.tasks import Figures
 from tinysam.runtime.everything import candidates as cand
 from tinysam.runtime.everything.candidates import Candidate
-from tinysam.runtime.everything.generator import default_batch
+from tinysam.runtime.everything.generator import click_prompts, default_batch
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.geometry import LOW_RES_STRIDE
-from tinysam.runtime.graphs import Decoded, Prompts
+from tinysam.runtime.graphs import Decoded
 from tinysam.runtime.masks.full_size import full_size_rle
 from tinysam.runtime.masks.nms import nms
-from tinysam.runtime.prompts import PADDING, POSITIVE
 from tinysam.runtime.segmenter import Segmenter
 
 SWEPT = (
@@ -66,9 +65,8 @@ class GridPass:
         self._overlaps: dict[int, NDArray[np.float64]] = {}
 
     def _decode(self, begin: int, points: NDArray[np.float64]) -> None:
-        coords = np.pad(self.segmenter.frame.to_model(points)[:, None], ((0, 0), (0, 1), (0, 0)))
-        labels = np.tile(np.array([POSITIVE, PADDING], np.float32), (len(points), 1))
-        decoded = self.segmenter.decode_above(Prompts(coords, labels), self.lowest.pred_iou_thresh)
+        prompts = click_prompts(self.segmenter.frame, points)
+        decoded = self.segmenter.decode_above(prompts, self.lowest.pred_iou_thresh)
         self.best_iou[begin : begin + len(points)] = decoded.iou.max(axis=1)
         if len(decoded.kept):
             self._keep(decoded, begin)

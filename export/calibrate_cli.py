@@ -6,8 +6,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tinysam.export.cli import add_int8_options, fail, heed_termination, settings_from
+from tinysam.export.cli import add_int8_options, fail, settings_from
 from tinysam.runtime.cli import Parser
+from tinysam.runtime.interrupts import Interrupts
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,10 +38,10 @@ def run(arguments: argparse.Namespace) -> Path:
     from tinysam.calibration.images import load_image_set
     from tinysam.export.errors import ExportError
     from tinysam.export.int8_pipeline import Quantization, quantization_steps
-    from tinysam.export.pipeline import PARITY_IMAGES, notebook_path
+    from tinysam.export.pipeline import notebook_path
     from tinysam.export.progress import Progress
     from tinysam.export.publish import publish, workspace
-    from tinysam.export.reference import Reference
+    from tinysam.export.reference import reference_cases
     from tinysam.export.settings import fingerprint
     from tinysam.models.checkpoint import file_sha256, load, weights_path
     from tinysam.models.variants import get_variant
@@ -76,8 +77,7 @@ def run(arguments: argparse.Namespace) -> Path:
         for file in floats:
             shutil.copy(verify_file(source, file), folder)
         feeds = list(image_feeds(images.images, manifest))
-        reference = Reference(sam, settings.mask_tokens)
-        cases = [reference.case(feed, seed) for seed, feed in enumerate(feeds[:PARITY_IMAGES])]
+        cases = reference_cases(sam, settings.mask_tokens, feeds)
         progress = Progress(quantization_steps(settings))
         job = Quantization(sam, settings, images, feeds, cases, floats, folder, progress)
         files = job.run(notebook)
@@ -95,11 +95,11 @@ def run(arguments: argparse.Namespace) -> Path:
 def main(argv: list[str] | None = None) -> int:
     """Entry point; 0 on success, 1 if nothing could be published, 2 for a wrong command line."""
     arguments = parser().parse_args(argv)
-    heed_termination()
+    interrupts = Interrupts()
     try:
         print(f"report in {run(arguments)}")
     except (KeyboardInterrupt, ValueError, RuntimeError, OSError, MemoryError) as error:
-        return fail("tinysam-calibrate", error)
+        return fail("tinysam-calibrate", error, interrupts)
     return 0
 
 

@@ -1,12 +1,12 @@
 """`tinysam-export`: checkpoint in, artifact folder out."""
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinysam.runtime.cli import Parser
+from tinysam.runtime.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from tinysam.export.settings import ExportSettings
@@ -97,18 +97,9 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"{settings.folder} is up to date, nothing to do")
 
 
-def heed_termination() -> None:
-    """Lets SIGTERM end the program as Ctrl-C does: temporary folders are removed."""
-
-    def end(_signal: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, end)
-
-
-def fail(program: str, error: BaseException) -> int:
+def fail(program: str, error: BaseException, interrupts: Interrupts) -> int:
     """Says in one line on stderr what went wrong; the exit code."""
-    if isinstance(error, KeyboardInterrupt):
+    if interrupts.asked:
         print(f"{program}: interrupted, nothing was published", file=sys.stderr)
         return EXIT_INTERRUPTED
     lines = str(error).splitlines() or [type(error).__name__]
@@ -119,11 +110,11 @@ def fail(program: str, error: BaseException) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Entry point; 0 on success, 1 if the export failed, 2 for a wrong command line."""
     arguments = parser().parse_args(argv)
-    heed_termination()
+    interrupts = Interrupts()
     try:
         run(arguments)
     except (KeyboardInterrupt, ValueError, RuntimeError, OSError, MemoryError) as error:
-        return fail("tinysam-export", error)
+        return fail("tinysam-export", error, interrupts)
     return EXIT_OK
 
 

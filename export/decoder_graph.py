@@ -29,6 +29,7 @@ from tinysam.models.mask_decoder import MaskDecoder
 from tinysam.models.prompt_encoder import ABSENT, PromptEncoder
 from tinysam.models.sam import Sam
 from tinysam.models.transformer import Attention, TwoWayBlock, TwoWayTransformer
+from tinysam.runtime.graphs import ambiguous
 
 HIDDEN = -1e4
 """Added to the attention score of an absent token: exp() of it is zero in float32 beside any real score."""
@@ -352,8 +353,7 @@ class SelectiveDecoder(nn.Module):
         self.decoder = decoder
         # The single-mask output is no answer to an ambiguous prompt, so it has no say unless it is the only one.
         self.judged: Tensor
-        judged = [index for index, token in enumerate(decoder.mask_tokens) if token != 0] or [0]
-        self.register_buffer("judged", torch.tensor(judged))
+        self.register_buffer("judged", torch.tensor(ambiguous(decoder.mask_tokens)))
 
     def forward(
         self,

@@ -14,7 +14,6 @@ from tinysam.export.encoder_graph import encoder_graph
 from tinysam.export.onnx_export import to_onnx
 from tinysam.export.reference import ReferenceCase
 from tinysam.export.tensors import (
-    ATTEND,
     ATTEND_INPUTS,
     ATTEND_OUTPUTS,
     DECODER_OUTPUTS,
@@ -22,7 +21,6 @@ from tinysam.export.tensors import (
     ENCODER_OUTPUTS,
     STAGED_POINTS,
     TFLITE_PROMPTS,
-    UPSCALE,
     UPSCALE_OUTPUTS,
     channels_last,
     decode_name,
@@ -33,6 +31,7 @@ from tinysam.export.tensors import (
 from tinysam.export.tflite_export import TFLiteSignature, to_tflite
 from tinysam.models.sam import Sam
 from tinysam.models.tinyvit import TinyViT
+from tinysam.runtime.contract import ATTEND, UPSCALE
 
 Case = tuple[str, Mapping[str, Floats], Mapping[str, Floats]]
 

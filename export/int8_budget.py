@@ -6,17 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnxruntime as ort
 
-from tinysam.calibration.arrays import Floats
-from tinysam.calibration.blocks import WORTH, Block, all_but, blocks_of, order
-from tinysam.calibration.feeds import Feed
+from tinysam.calibration.blocks import Block, all_but, blocks_of
 from tinysam.calibration.judge import Judge, Judgement
 from tinysam.calibration.onnx_graph import Graph
 from tinysam.export.errors import ParityError
-from tinysam.export.int8_files import Calibration, FileModel, FloatModel, Run, write_part
-from tinysam.export.tensors import decoder_inputs
-from tinysam.runtime import engines
+from tinysam.export.int8_files import Calibration, FileModel, OnnxModel, Run, session, write_part
 from tinysam.runtime.manifest import ModelFile
 
 SENSITIVITY_IMAGES = 4
@@ -42,24 +37,16 @@ class Sensitivity:
         }
 
 
-def float_judge(model: FloatModel, runs: list[Run], seed: int) -> Judge:
+def float_judge(model: OnnxModel, runs: list[Run], seed: int) -> Judge:
     """Questions about photographs with the float files' answers."""
     return Judge([(run.image, run.size) for run in runs], model.encode, model.decode, seed)
-
-
-def session(path: Path) -> ort.InferenceSession:
-    """A quiet session with every core."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = engines.usable_cores()
-    options.log_severity_level = 3
-    return ort.InferenceSession(str(path), options)
 
 
 def sensitivities(
     folder: Path,
     calibration: Calibration,
     target: str,
-    model: FloatModel,
+    model: OnnxModel,
     judge: Judge,
     tell: Callable[[int, int], None],
 ) -> list[Sensitivity]:
@@ -73,33 +60,23 @@ def sensitivities(
         for block in blocks[part]:
             write_part(folder, part, "onnx", calibration.of(part), target, all_but(blocks[part], block.name))
             path = folder / f"{part}.int8.onnx"
-            alone = session(path)
+            alone = replace(model, **{part: session(path)})
             path.unlink()
-            if part == "encoder":
-                judgement = judge.judge(lambda image, s=alone: s.run(None, {"image": image})[0], model.decode)  # type: ignore[misc]
-            else:
-                judgement = judge.judge(None, decoder_of(alone))
+            judgement = judge.judge(alone.encode if part == "encoder" else None, alone.decode)
             found.append(Sensitivity(part, block, judgement))
             tell(len(found), sum(map(len, blocks.values())))
     return found
 
 
-def decoder_of(running: ort.InferenceSession) -> Callable[[Floats, Feed], tuple[Floats, Floats]]:
-    """A decoder session as a function."""
-
-    def decode(embedding: Floats, feed: Feed) -> tuple[Floats, Floats]:
-        masks, iou = running.run(None, decoder_inputs("onnx", embedding, feed))
-        return masks, iou
-
-    return decode
-
-
 def candidates(found: list[Sensitivity]) -> list[Sensitivity]:
-    """Blocks in the order in which they should become float: most points lost per instruction saved first."""
-    named = {f"{s.part}/{s.block.name}": s for s in found}
-    drops = {name: s.judgement.drop for name, s in named.items()}
-    blocks = [replace(s.block, name=name) for name, s in named.items()]
-    return [named[block.name] for block in order(blocks, drops)]
+    """Blocks in the order in which they should become float.
+
+    Those that save next to nothing come first; then those that hurt, most points per instruction saved first. Blocks
+    that do neither are left out.
+    """
+    worthless = [s for s in found if s.block.worthless]
+    hurting = [s for s in found if not s.block.worthless and s.judgement.drop > 0]
+    return worthless + sorted(hurting, key=lambda s: s.judgement.drop / s.block.saved, reverse=True)
 
 
 class BudgetError(ParityError):
@@ -153,8 +130,8 @@ def choose(
     """
     attempts: list[Attempt] = []
     rescued = candidates(found)
-    small = sum(s.block.saved < WORTH for s in rescued)
-    for count in range(small, len(rescued) + 1):
+    worthless = sum(s.block.worthless for s in rescued)
+    for count in range(worthless, len(rescued) + 1):
         attempt = Attempt(tuple(rescued[:count]), [], {})
         files = write(attempt.nodes)
         attempts.append(replace(attempt, files=files, judgements=judged(files)))

@@ -9,7 +9,8 @@ import onnx
 import onnxruntime as ort
 
 from tinysam.calibration.arrays import Floats
-from tinysam.calibration.feeds import Feed, ImageFeed, decoder_feeds
+from tinysam.calibration.feeds import Feed, ImageFeed, best_masks, decoder_feeds
+from tinysam.calibration.judge import mask_iou
 from tinysam.calibration.onnx_graph import Graph
 from tinysam.calibration.onnx_int8 import OnnxScheme, quantize_onnx
 from tinysam.calibration.tensor_ranges import TensorRanges, calibrate
@@ -61,15 +62,20 @@ class Run:
     """Decoder inputs of the ONNX file without the embedding."""
 
 
-class FloatModel:
-    """The float ONNX files in onnxruntime."""
+def session(path: Path) -> ort.InferenceSession:
+    """A quiet session with every core."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = engines.usable_cores()
+    options.log_severity_level = 3
+    return ort.InferenceSession(str(path), options)
 
-    def __init__(self, folder: Path, threads: int) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        self.encoder = ort.InferenceSession(str(folder / "encoder.fp32.onnx"), options)
-        self.decoder = ort.InferenceSession(str(folder / "decoder.fp32.onnx"), options)
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """Encoder and decoder in onnxruntime, without a manifest."""
+
+    encoder: ort.InferenceSession
+    decoder: ort.InferenceSession
 
     def encode(self, image: Floats) -> Floats:
         """(1, 3, S, S) -> (1, dim, grid, grid)."""
@@ -82,7 +88,12 @@ class FloatModel:
         return masks, iou
 
 
-def calibration_runs(model: FloatModel, feeds: list[ImageFeed], low_res: int, seed: int) -> list[Run]:
+def float_model(folder: Path) -> OnnxModel:
+    """The float ONNX files."""
+    return OnnxModel(session(folder / "encoder.fp32.onnx"), session(folder / "decoder.fp32.onnx"))
+
+
+def calibration_runs(model: OnnxModel, feeds: list[ImageFeed], low_res: int, seed: int) -> list[Run]:
     """What both graphs are observed on: the decoder gets real embeddings and prompts of each image."""
     runs = []
     for i, feed in enumerate(feeds):
@@ -161,32 +172,23 @@ class FileModel:
         return found["low_res_masks"], found["iou_predictions"]
 
 
-def mask_iou(a: Floats, b: Floats) -> float:
-    """IoU of two masks given as logits; 1 if both are empty."""
-    union = np.logical_or(a > 0, b > 0).sum()
-    return float(np.logical_and(a > 0, b > 0).sum() / union) if union else 1.0
-
-
 def check_int8(folder: Path, files: list[ModelFile], cases: list[ReferenceCase], least: float) -> dict[str, Any]:
     """Runs the INT8 encoder and decoder one after the other and compares the chosen masks with PyTorch's.
 
     Raises:
         ParityError: a value is not finite, or the mean IoU of the masks is below `least`.
     """
-    encoder, decoder = (load_engine(folder, file) for file in files)
-    engine = files[0].engine
+    model = FileModel(folder, files)
     agreement, same = [], []
     for case in cases:
-        name = "" if engine == "onnx" else ENCODE
-        embedding = encoder.run(name, encoder_inputs(engine, case.image))["image_embeddings"]
+        embedding = model.encode(case.image)
         for prompts, answer in zip(case.prompts, case.answers, strict=True):
-            found = decode(decoder, engine, embedding, prompts)
-            if not all(np.isfinite(values).all() for values in found.values()):
+            masks, iou = model.decode(embedding, prompts)
+            if not (np.isfinite(masks).all() and np.isfinite(iou).all()):
                 raise ParityError(f"{files[1].path}: INT8 outputs are not finite; nothing was published")
-            for i, expected in enumerate(answer["iou_predictions"].argmax(1)):
-                chosen = int(found["iou_predictions"][i].argmax())
-                same.append(chosen == expected)
-                agreement.append(mask_iou(found["low_res_masks"][i, chosen], answer["low_res_masks"][i, expected]))
+            same += list(iou.argmax(1) == answer["iou_predictions"].argmax(1))
+            expected = best_masks(answer["low_res_masks"], answer["iou_predictions"])
+            agreement += list(mask_iou(best_masks(masks, iou) > 0, expected > 0))
     mean = float(np.mean(agreement))
     if mean < least:
         raise ParityError(

@@ -20,11 +20,12 @@ from tinysam.export.int8_budget import (
 )
 from tinysam.export.int8_files import (
     Calibration,
-    FloatModel,
+    OnnxModel,
     Run,
     calibrate_files,
     calibration_runs,
     check_int8,
+    float_model,
     write_int8,
 )
 from tinysam.export.int8_search import graphs, search
@@ -32,7 +33,6 @@ from tinysam.export.progress import Progress
 from tinysam.export.reference import ReferenceCase
 from tinysam.export.settings import ExportSettings
 from tinysam.models.sam import Sam
-from tinysam.runtime.engines import usable_cores
 from tinysam.runtime.manifest import ModelFile
 
 JUDGE_IMAGES = 16
@@ -68,7 +68,7 @@ class Quantization:
             ParityError: the files are not fit to be published.
             BudgetError: `max_drop` cannot be met; the report is kept beside the artifact folder.
         """
-        model = FloatModel(self.folder, usable_cores())
+        model = float_model(self.folder)
         runs, calibration = self.calibrated(model, notebook)
         with self.progress.step("sensitivity of every block") as details:
             judge = float_judge(model, runs[:SENSITIVITY_IMAGES], self.settings.seed)
@@ -80,7 +80,7 @@ class Quantization:
         check_budget(best, self.settings.max_drop, report)
         return best.files
 
-    def calibrated(self, model: FloatModel, notebook: Path) -> tuple[list[Run], Calibration]:
+    def calibrated(self, model: OnnxModel, notebook: Path) -> tuple[list[Run], Calibration]:
         """Ranges on the photographs, and the search if it was asked for."""
         settings, images = self.settings, self.images
         method = SEARCH_START if settings.ranges == "search" else settings.ranges
@@ -98,7 +98,7 @@ class Quantization:
         return runs, calibration
 
     def written(
-        self, model: FloatModel, runs: list[Run], calibration: Calibration, found: list[Sensitivity]
+        self, model: OnnxModel, runs: list[Run], calibration: Calibration, found: list[Sensitivity]
     ) -> tuple[Attempt, list[Attempt]]:
         """INT8 files of every engine, within the budget if that is possible."""
         settings = self.settings

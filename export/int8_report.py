@@ -6,16 +6,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tinysam.calibration.feeds import ImageFeed
+from tinysam.calibration.feeds import ImageFeed, best_masks
 from tinysam.calibration.images import ImageSet
+from tinysam.calibration.judge import mask_iou
 from tinysam.calibration.layer_errors import layer_errors
 from tinysam.calibration.report import MaskPair, Report, low_res_to_picture, write_report
 from tinysam.export.engine import load_engine
 from tinysam.export.float_files import decoder_cases, encoder_cases
 from tinysam.export.int8_budget import Attempt, Sensitivity
-from tinysam.export.int8_files import decode, mask_iou
+from tinysam.export.int8_files import FileModel
 from tinysam.export.reference import ReferenceCase
-from tinysam.export.tensors import ENCODE, decoder_inputs, encoder_inputs
+from tinysam.export.tensors import decoder_inputs
 from tinysam.runtime.manifest import ModelFile
 
 REPEATS = 3
@@ -83,19 +84,20 @@ def file_facts(folder: Path, files: list[ModelFile], case: ReferenceCase) -> lis
 
 def mask_pairs(folder: Path, pair: list[ModelFile], images: ImageSet, cases: list[ReferenceCase]) -> list[MaskPair]:
     """PyTorch's and the INT8 model's mask for the first click and the first box of each reference image."""
-    encoder, decoder = (load_engine(folder, file) for file in pair)
-    engine, pairs = pair[0].engine, []
+    model, pairs = FileModel(folder, pair), []
     for image, case in zip(images.images, cases, strict=False):
-        embedding = encoder.run("" if engine == "onnx" else ENCODE, encoder_inputs(engine, case.image))
+        embedding = model.encode(case.image)
         height, width, _ = image.pixels.shape
         for kind, prompts, answer in zip(("click", "box"), case.prompts, case.answers, strict=False):
-            found = decode(decoder, engine, embedding["image_embeddings"], prompts)
-            masks = [
-                low_res[0, int(iou[0].argmax())]
-                for low_res, iou in ((a["low_res_masks"], a["iou_predictions"]) for a in (answer, found))
-            ]
-            left, right = (low_res_to_picture(mask, case.size, (height, width)) for mask in masks)
-            title = f"{image.name}, {kind}, {engine}: IoU {mask_iou(masks[1], masks[0]):.3f}"
+            expected, found = (
+                best_masks(*answers)[:1]
+                for answers in (
+                    (answer["low_res_masks"], answer["iou_predictions"]),
+                    model.decode(embedding, prompts),
+                )
+            )
+            left, right = (low_res_to_picture(mask[0], case.size, (height, width)) for mask in (expected, found))
+            title = f"{image.name}, {kind}, {model.engine}: IoU {mask_iou(found > 0, expected > 0)[0]:.3f}"
             pairs.append(MaskPair(image.pixels, title, left, right))
     return pairs
 

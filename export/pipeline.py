@@ -14,7 +14,7 @@ from tinysam.export.int8_pipeline import Quantization, quantization_steps
 from tinysam.export.parity import check_file
 from tinysam.export.progress import Progress
 from tinysam.export.publish import publish, workspace
-from tinysam.export.reference import Reference, ReferenceCase
+from tinysam.export.reference import ReferenceCase, reference_cases
 from tinysam.export.settings import ExportSettings, fingerprint, tool_versions
 from tinysam.export.tensors import model_file
 from tinysam.models.checkpoint import file_sha256, load, weights_path
@@ -29,9 +29,6 @@ from tinysam.runtime.manifest import (
     verify_file,
     write_manifest,
 )
-
-PARITY_IMAGES = 2
-"""Photographs on which every float file is compared with PyTorch."""
 
 
 def empty_manifest(settings: ExportSettings, source: dict[str, Any]) -> Manifest:
@@ -126,8 +123,7 @@ def write_files(
     progress = Progress(1 + 2 * len(floats_of) + int8 * quantization_steps(settings))
     feeds = list(image_feeds(images.images, manifest))
     with progress.step("reference: PyTorch on photographs"):
-        reference = Reference(sam, settings.mask_tokens)
-        cases = [reference.case(feed, seed) for seed, feed in enumerate(feeds[:PARITY_IMAGES])]
+        cases = reference_cases(sam, settings.mask_tokens, feeds)
     files = [f for engine in floats_of for f in write_float(sam, settings, cases, folder, engine, progress)]
     if int8:
         files += Quantization(sam, settings, images, feeds, cases, files, folder, progress).run(notebook)

@@ -10,6 +10,9 @@ from tinysam.calibration.arrays import Floats, floats
 from tinysam.calibration.feeds import Feed, ImageFeed, decoder_feeds, prompt_feed
 from tinysam.models.sam import Sam
 
+PARITY_IMAGES = 2
+"""Photographs on which every file is compared with PyTorch."""
+
 
 @dataclass(frozen=True)
 class ReferenceCase:
@@ -65,3 +68,9 @@ class Reference:
         answers = [self.decode(embedding, feed) for feed in feeds]
         named = tuple({"low_res_masks": masks, "iou_predictions": iou} for masks, iou in answers)
         return ReferenceCase(image.image, image.size, embedding, tuple(feeds), named)
+
+
+def reference_cases(sam: Sam, mask_tokens: tuple[int, ...], feeds: list[ImageFeed]) -> list[ReferenceCase]:
+    """PyTorch's answers on the first photographs of a calibration set."""
+    reference = Reference(sam, mask_tokens)
+    return [reference.case(feed, seed) for seed, feed in enumerate(feeds[:PARITY_IMAGES])]

@@ -6,6 +6,7 @@ import numpy as np
 
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.feeds import Feed
+from tinysam.runtime.contract import ATTEND, UPSCALE
 from tinysam.runtime.engines import Engine
 from tinysam.runtime.manifest import ModelFile, Signature, TensorSpec, sha256_file
 
@@ -21,8 +22,6 @@ A signature for 16 prompts was no faster for each of them, with one thread or tw
 """
 STAGED_POINTS = 2
 """Points of a prompt of the TFLite decoder in two calls, which takes one prompt at a time."""
-ATTEND, UPSCALE = f"attend_1x{STAGED_POINTS}", "upscale_1"
-"""Names of the signatures for these two calls."""
 ATTEND_INPUTS = ("image_embeddings", "point_coords", "point_labels")
 ATTEND_OUTPUTS, UPSCALE_OUTPUTS = ("cells", "mask_weights", "iou_predictions"), ("low_res_masks",)
 ALL = -np.inf

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import signal
 import sys
 
 from PIL import Image
@@ -10,6 +9,7 @@ from PIL import Image
 from tinysam.runtime import cli, engines
 from tinysam.runtime.errors import ArtifactError, EngineMissingError, ImageError, OutputError, TinySamError
 from tinysam.runtime.everything.settings import EverythingSettings
+from tinysam.runtime.interrupts import Interrupts
 from tinysam.runtime.jobs import run_one
 from tinysam.runtime.locate import find_artifacts
 from tinysam.runtime.manifest import ENGINES, PRECISIONS, read_manifest
@@ -43,30 +43,6 @@ def run(options: argparse.Namespace) -> int:
         if not interrupts.asked:
             raise
         return _fail("interrupted", cli.EXIT_INTERRUPTED)
-
-
-class Interrupts:
-    """Ends the command at Ctrl-C and at SIGTERM, so that `finally` blocks remove partial files.
-
-    The exception alone does not always arrive: a finalizer swallows it, and native code on its way may turn it into
-    an error of its own. What was asked for is therefore kept here as well.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-        signal.signal(signal.SIGTERM, self._end)
-        # Shells let commands in the background ignore Ctrl-C.
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, self._end)
-
-    def _end(self, _signal: int, _frame: object) -> None:
-        self.asked = True
-        raise KeyboardInterrupt
-
-    def check(self) -> None:
-        """Raises KeyboardInterrupt if the end was asked for."""
-        if self.asked:
-            raise KeyboardInterrupt
 
 
 def open_segmenter(options: argparse.Namespace) -> Segmenter:

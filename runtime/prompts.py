@@ -12,12 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tinysam.runtime.errors import PromptError
-from tinysam.runtime.geometry import Frame
+from tinysam.runtime.geometry import LOW_RES_STRIDE, Frame
 
 NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, PADDING, ABSENT = 0, 1, 2, 3, -1, -2
 
-PIXELS_PER_CELL = 4
-"""Pixels of the model's input per cell of a low-res mask."""
 BOX_LOGIT = 8.0
 """Logit inside a filled box, and its negative outside."""
 
@@ -77,9 +75,9 @@ def filled_boxes(coords: NDArray[np.float32], labels: NDArray[np.float32], side:
         (P, 1, side, side), `BOX_LOGIT` where a cell lies inside, minus that where it lies outside.
     """
     low, high = (coords[labels == corner][..., None] for corner in (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT))
-    start = np.arange(side, dtype=np.float32) * PIXELS_PER_CELL
-    overlap = np.minimum(high, start + PIXELS_PER_CELL) - np.maximum(low, start)
-    x, y = (overlap.clip(0, PIXELS_PER_CELL) / PIXELS_PER_CELL).transpose(1, 0, 2)
+    start = np.arange(side, dtype=np.float32) * LOW_RES_STRIDE
+    overlap = np.minimum(high, start + LOW_RES_STRIDE) - np.maximum(low, start)
+    x, y = (overlap.clip(0, LOW_RES_STRIDE) / LOW_RES_STRIDE).transpose(1, 0, 2)
     filled: NDArray[np.float32] = np.float32(BOX_LOGIT) * (2 * y[:, None, :, None] * x[:, None, None, :] - 1)
     return filled
 

@@ -22,7 +22,7 @@ from tinysam.runtime.everything.candidates import Candidate
 from tinysam.runtime.everything.crops import Crop, crops
 from tinysam.runtime.everything.finish import finish
 from tinysam.runtime.everything.settings import EverythingSettings
-from tinysam.runtime.geometry import LOW_RES_STRIDE
+from tinysam.runtime.geometry import LOW_RES_STRIDE, Frame
 from tinysam.runtime.graphs import Decoded, Prompts
 from tinysam.runtime.masks.nms import nms
 from tinysam.runtime.prompts import PADDING, POSITIVE
@@ -153,9 +153,7 @@ class _Run:
 
     def _decode(self, points: Points, iou_threshold: float) -> Decoded:
         start = time.perf_counter()
-        coords = np.pad(self.segmenter.frame.to_model(points)[:, None], ((0, 0), (0, 1), (0, 0)))
-        labels = np.tile(np.array([POSITIVE, PADDING], np.float32), (len(points), 1))
-        decoded = self.segmenter.decode_above(Prompts(coords, labels), iou_threshold)
+        decoded = self.segmenter.decode_above(click_prompts(self.segmenter.frame, points), iou_threshold)
         self._add("decoder", start)
         return decoded
 
@@ -204,6 +202,12 @@ class _Run:
 def default_batch(image_size: int) -> int:
     """Prompts per decoder call that measured fastest: see docs/runtime.md."""
     return 4 if image_size <= 512 else 1
+
+
+def click_prompts(frame: Frame, points: Points) -> Prompts:
+    """One positive click each at points (n, 2) in pixels of the picture, with SAM's padding point."""
+    coords = np.pad(frame.to_model(points)[:, None], ((0, 0), (0, 1), (0, 0)))
+    return Prompts(coords, np.tile(np.array([POSITIVE, PADDING], np.float32), (len(points), 1)))
 
 
 def _relaxed(

@@ -19,7 +19,7 @@ from tinysam.export.int8_budget import (
     float_judge,
     sensitivities,
 )
-from tinysam.export.int8_files import FloatModel, calibrate_files, calibration_runs
+from tinysam.export.int8_files import calibrate_files, calibration_runs, float_model
 from tinysam.runtime.manifest import ModelFile, read_manifest
 
 
@@ -77,7 +77,7 @@ def test_every_block_is_judged_and_a_block_that_computes_nothing_costs_nothing(
     manifest = read_manifest(artifacts_dir)
     for part in ("encoder", "decoder"):
         (tmp_path / f"{part}.fp32.onnx").write_bytes((artifacts_dir / f"{part}.fp32.onnx").read_bytes())
-    model = FloatModel(tmp_path, 2)
+    model = float_model(tmp_path)
     feeds = list(image_feeds(load_image_set(None, 2, long_side=448).images, manifest))
     runs = calibration_runs(model, feeds, 112, 0)
     calibration = calibrate_files(tmp_path, runs, {}, "minmax")
