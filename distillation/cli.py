@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from tinysam.distillation.checkpoints import NAME, ResumeError, load_state
-from tinysam.distillation.device import Device
+from tinysam.distillation.device import Device, compile_model
 from tinysam.distillation.objectives import Decoupled, FullStage, Objective, Supervised
 from tinysam.distillation.parallel import join, leave
 from tinysam.distillation.recipe import MODES, Recipe
@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--teacher-cache", type=Path, help="folder for its embeddings (decoupled, whole photographs)")
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
+    p.add_argument("--compile", action="store_true", help="fuse kernels with torch.compile; needs a C++ compiler")
     p.add_argument("--threads", type=int, help="of a CPU (default: all)")
     p.add_argument("--workers", type=int, default=1, help="processes that make samples")
     p.add_argument("--minutes", type=float, default=3.0, help="between checkpoints")
@@ -100,6 +101,8 @@ def train(args: argparse.Namespace) -> None:
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     device = Device(args.device, args.precision == "bf16")
     objective = objective_for(recipe, args, model, device, photos)
+    if args.compile:
+        compile_model(model)
     trainer = Trainer(model, objective, recipe, device, args.out, args.minutes, rank, world)
     if (args.out / NAME).exists():
         trainer.resume(load_state(args.out, recipe, world))

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tinysam.distillation.samples import Batch
-from tinysam.models import normalize
+from tinysam.models import Sam, normalize
 
 FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
@@ -43,6 +43,15 @@ class Device:
         if self.name == "cpu":
             return batch
         return Batch(**{k: v.to(self.name, non_blocking=True) for k, v in vars(batch).items()})
+
+
+def compile_model(model: Sam, backend: str = "inductor") -> None:
+    """Compiles encoder and decoder in place with a backend of torch.compile; the state dict keeps its names.
+
+    The kernels between the products (casts, GELU, norms, sums) are half of a step's time on a CPU, and fuse.
+    """
+    model.image_encoder.compile(backend=backend)
+    model.mask_decoder.compile(backend=backend)
 
 
 def images(batch: Batch) -> Tensor:

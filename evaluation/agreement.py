@@ -18,11 +18,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from tinysam.calibration.judge import mask_iou
+from tinysam.evaluation.backends import ModelChoice
 from tinysam.evaluation.clicks import centre
 from tinysam.evaluation.coco import Mask, read_coco
 from tinysam.evaluation.prompted import Answers, decode, iou
 from tinysam.evaluation.reading import ahead, read_photo
 from tinysam.evaluation.tasks import spread
+from tinysam.runtime.engines import usable_cores
 from tinysam.runtime.graphs import Prompts
 from tinysam.runtime.segmenter import Segmenter
 
@@ -119,10 +121,11 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--threads", type=int)
     options.add_argument("--json", type=Path, help="also write the figures here")
     arguments = options.parse_args(argv)
-    segmenters = {"fp32": Segmenter(arguments.reference, "onnx", "fp32", arguments.threads)}
+    threads = arguments.threads or usable_cores()
+    segmenters = {"fp32": ModelChoice("onnx", arguments.reference, "fp32", threads=threads).open()}
     for folder in arguments.artifacts:
         for backend in arguments.backend:
-            segmenters[f"{folder} {backend}"] = Segmenter(folder, backend, "int8", arguments.threads)
+            segmenters[f"{folder} {backend}"] = ModelChoice(backend, folder, "int8", threads=threads).open()
     photos = spread([photo for photo in read_coco(arguments.data) if photo.masks], arguments.limit)
     found: dict[str, list[Row]] = {name: [] for name in segmenters}
     for photo, picture in tqdm(ahead(read_photo, photos), total=len(photos), unit="photo"):

@@ -3,9 +3,20 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
+from tinysam.runtime.quiet import quiet_native
 from tinysam.runtime.segmenter import Segmenter
 
 BACKENDS = ("onnx", "tflite", "torch")
+
+
+def run_quietly(segmenter: Segmenter) -> None:
+    """Runs both graphs once: LiteRT announces its delegate then, which would break the line of progress."""
+    with quiet_native():
+        segmenter.set_image(Image.new("RGB", (8, 8)))
+        segmenter.predict([(4, 4)], [1])
+    segmenter.reset_image()
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,9 @@ class ModelChoice:
             from tinysam.evaluation.torch_engine import TorchSegmenter
 
             return TorchSegmenter(self.variant, self.checkpoint, self.image_size, self.threads)
-        return Segmenter(self.artifacts, self.backend, self.precision, self.threads)
+        segmenter = Segmenter(self.artifacts, self.backend, self.precision, self.threads)
+        run_quietly(segmenter)
+        return segmenter
 
     def identity(self) -> dict[str, str]:
         """What the results depend on: hashes of the files that will run, not their paths."""
@@ -43,7 +56,7 @@ class ModelChoice:
                 raise FileNotFoundError(f"checkpoint {path}: no such file")
             digest = file_sha256(path)
             return {"backend": "torch", "model": self.variant, "sha256": digest, "image_size": str(self.image_size)}
-        graphs = self.open().graphs
+        graphs = Segmenter(self.artifacts, self.backend, self.precision, self.threads).graphs
         files = {part: graphs.manifest.find(part, self.backend, self.precision) for part in ("encoder", "decoder")}
         name = f"{graphs.manifest.variant}-{graphs.manifest.image_size}"
         hashes = {part: file.sha256 for part, file in files.items()}

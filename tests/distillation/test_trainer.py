@@ -7,7 +7,7 @@ import torch
 
 from tinysam.distillation import checkpoints
 from tinysam.distillation.checkpoints import ResumeError, load_state, write_atomically
-from tinysam.distillation.device import Device
+from tinysam.distillation.device import Device, compile_model
 from tinysam.distillation.journal import read_rows
 from tinysam.distillation.objectives import Supervised
 from tinysam.distillation.recipe import Recipe
@@ -50,6 +50,16 @@ def test_a_stopped_run_continues_bit_for_bit(photos, recipe, tmp_path):
     logged = read_rows(tmp_path / "stopped" / "log.csv")
     assert [int(row["step"]) for row in logged] == [1, 2, 3]
     assert [float(row["loss"]) for row in logged] == pytest.approx([row["loss"] for row in rows], rel=1e-5)
+
+
+def test_compiled_parts_train_to_the_same_weights_under_the_same_names(photos, recipe, tmp_path):
+    plain, compiled = (trainer(recipe, tmp_path / name) for name in ("plain", "compiled"))
+    compile_model(compiled.model, backend="aot_eager")
+    for run in (plain, compiled):
+        list(run.run(batches(photos, recipe)))
+    assert plain.model.state_dict().keys() == compiled.model.state_dict().keys()
+    for name, value in plain.model.state_dict().items():
+        assert torch.allclose(value, compiled.model.state_dict()[name], atol=1e-4), name
 
 
 def test_a_run_leaves_weights_that_the_models_load_and_a_picture(photos, recipe, tmp_path):

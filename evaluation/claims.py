@@ -1,0 +1,184 @@
+"""`python -m tinysam.evaluation.claims`: the papers' training methods side by side, at a scale one machine can do.
+
+The student is the teacher's architecture with a new encoder, drawn from the seed, and the teacher's decoder. Every
+method gets the same student, photographs and number of steps:
+
+- decoupled: the teacher's image embedding, its decoder frozen (MobileSAM, arXiv:2306.14289),
+- full-stage: embedding, tokens, masks and predicted IoU, further clicks anywhere on the object (TinySAM,
+  arXiv:2312.13789, without its two refinements),
+- + hard prompts: further clicks from where the prediction is wrong,
+- + hard mask weighting: and masks on which the teacher does better weigh more,
+- INT8: the last one after `tinysam-export`.
+
+The commands that run are printed; what is finished is not run again.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from tinysam.models import build, get_variant, load
+
+METHODS: dict[str, tuple[str, ...]] = {
+    "decoupled": ("--mode", "decoupled"),
+    "full-stage": ("--mode", "full-stage", "--no-hard-prompts"),
+    "+ hard prompts": ("--mode", "full-stage", "--hard-prompts"),
+    "+ hard mask weighting": ("--mode", "full-stage", "--hard-prompts", "--hard-mask-weighting"),
+}
+INT8 = "INT8"
+PROMPTS = ("box", "click_1", "click_3")
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared, and on what."""
+
+    data: Path
+    val: Path
+    out: Path
+    variant: str
+    size: int
+    teacher: Path | None
+    """The teacher's weights; None: the embedded ones."""
+    limit: int
+    """Photographs of `val`; 0: all."""
+    distill: tuple[str, ...]
+    """Further options of `tinysam-distill`."""
+
+    def folder(self, method: str, seed: int) -> Path:
+        """Where one run lies."""
+        return self.out / f"{method.removeprefix('+ ').replace(' ', '-')}-{seed}"
+
+
+def write_start(plan: Plan, seed: int) -> Path:
+    """The student of a seed before training: encoder at random, decoder of the teacher."""
+    path = plan.out / f"start-{seed}.safetensors"
+    if not path.exists():
+        variant = get_variant(plan.variant)
+        teacher = load(variant, plan.teacher, plan.size)
+        torch.manual_seed(seed)
+        student = build(variant, plan.size).state_dict()
+        kept = {name: value for name, value in teacher.state_dict().items() if not name.startswith("image_encoder.")}
+        plan.out.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.contiguous() for name, value in {**student, **kept}.items()}, path)
+    return path
+
+
+def command(module: str, *options: object) -> list[str]:
+    """A command of this project, run by this Python."""
+    return [sys.executable, "-m", f"tinysam.{module}", *map(str, options)]
+
+
+def training(plan: Plan, method: str, seed: int) -> list[str]:
+    """Trains one method from one seed."""
+    teacher = ("--teacher", plan.variant, *(("--teacher-checkpoint", plan.teacher) if plan.teacher else ()))
+    where = ("--data", plan.data, "--start", write_start(plan, seed), "--out", plan.folder(method, seed), "--resume")
+    what = ("--variant", plan.variant, "--image-size", plan.size, "--seed", seed)
+    return command("distillation.cli", *where, *what, *teacher, *METHODS[method], *plan.distill)
+
+
+def export(plan: Plan, method: str, seed: int) -> list[str]:
+    """Exports one run's weights to INT8."""
+    folder = plan.folder(method, seed)
+    what = ("--variant", plan.variant, "--size", plan.size, "--checkpoint", folder / WEIGHTS, "--format", "onnx")
+    return command("export.cli", *what, "--least-mask-iou", 0, "--out", folder)
+
+
+def measurement(plan: Plan, out: Path, *model: object) -> list[str]:
+    """Mean IoU of one model for a box, one click and three."""
+    clicks = [name.removeprefix("click_") for name in PROMPTS if name.startswith("click_")]
+    which = ("--data", plan.val, "--limit", plan.limit, "--max-masks", 6, "--clicks", *clicks)
+    return command("evaluation.cli", *which, "--out", out, *model)
+
+
+def run(line: Sequence[str]) -> None:
+    """Runs a command; RuntimeError if it fails."""
+    print("$", shlex.join(["python", *line[1:]]), flush=True)
+    if code := subprocess.run(line, check=False).returncode:
+        raise RuntimeError(f"{line[2]} ended with exit code {code}; the same command continues where it stopped")
+
+
+def measured(plan: Plan, out: Path, *model: object) -> dict[str, float]:
+    """Figures of one model; measured unless they are there."""
+    summary = out / "summary.json"
+    if not summary.exists():
+        run(measurement(plan, out, *model))
+    means: dict[str, float] = json.loads(summary.read_text(encoding="utf-8"))["mean_iou"]["all"]
+    return {name: means[name] for name in PROMPTS}
+
+
+def trained(plan: Plan, method: str, seed: int) -> dict[str, float]:
+    """Figures of a method from one seed."""
+    folder = plan.folder(method, seed)
+    done = folder / "eval" / "summary.json"
+    if not done.exists():
+        run(training(plan, method, seed))
+    model = ("--backend", "torch", "--variant", plan.variant, "--image-size", plan.size)
+    return measured(plan, folder / "eval", *model, "--checkpoint", folder / WEIGHTS)
+
+
+def quantized(plan: Plan, method: str, seed: int) -> dict[str, float]:
+    """Figures of a method from one seed after INT8."""
+    folder = plan.folder(method, seed)
+    artifacts = folder / f"{plan.variant}-{plan.size}"
+    if not artifacts.exists():
+        run(export(plan, method, seed))
+    return measured(plan, folder / "eval-int8", "--backend", "onnx", "--artifacts", artifacts)
+
+
+def table(found: dict[str, list[dict[str, float]]]) -> str:
+    """Markdown: mean over the seeds, and half of the range between the smallest and the largest."""
+    lines = ["| method | " + " | ".join(PROMPTS) + " |", "| --- |" + " ---: |" * len(PROMPTS)]
+    for method, rows in found.items():
+        values = np.array([[row[name] for name in PROMPTS] for row in rows])
+        cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(values.mean(0), np.ptp(values, axis=0) / 2, strict=True)]
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def compare(plan: Plan, seeds: Sequence[int]) -> dict[str, list[dict[str, float]]]:
+    """Figures of every method, a row per seed; all methods of a seed before the next seed."""
+    last = list(METHODS)[-1]
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in (*METHODS, INT8)}
+    for seed in seeds:
+        for method in METHODS:
+            found[method].append(trained(plan, method, seed))
+        found[INT8].append(quantized(plan, last, seed))
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; options it does not know go to `tinysam-distill`."""
+    options = argparse.ArgumentParser(prog="python -m tinysam.evaluation.claims", description=__doc__)
+    options.add_argument("--data", type=Path, required=True, help="COCO-format folder to train on")
+    options.add_argument("--val", type=Path, required=True, help="COCO-format folder to measure on")
+    options.add_argument("--out", type=Path, default=Path("runs/claims"))
+    options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options.add_argument("--variant", default="nano", help="of teacher and student")
+    options.add_argument("--size", type=int, default=224, help="side of the input")
+    options.add_argument("--teacher", type=Path, help="its weights (default: the embedded ones)")
+    options.add_argument("--limit", type=int, default=0, help="photographs to measure on, evenly spread (0: all)")
+    known, further = options.parse_known_args(argv)
+    plan = Plan(
+        known.data, known.val, known.out, known.variant, known.size, known.teacher, known.limit, tuple(further)
+    )
+    try:
+        print(f"\n{table(compare(plan, known.seeds))}")
+    except (OSError, ValueError, RuntimeError) as error:
+        print(f"claims: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
