@@ -169,9 +169,7 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--teacher", type=Path, help="its weights (default: the embedded ones)")
     options.add_argument("--limit", type=int, default=0, help="photographs to measure on, evenly spread (0: all)")
     known, further = options.parse_known_args(argv)
-    plan = Plan(
-        known.data, known.val, known.out, known.variant, known.size, known.teacher, known.limit, tuple(further)
-    )
+    plan = Plan(known.data, known.val, known.out, known.variant, known.size, known.teacher, known.limit, tuple(further))
     try:
         print(f"\n{table(compare(plan, known.seeds))}")
     except (OSError, ValueError, RuntimeError) as error:

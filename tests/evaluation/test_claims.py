@@ -46,6 +46,7 @@ def test_table_gives_mean_and_half_range():
 
 
 def test_a_command_that_fails_is_named(tmp_path, capfd):
-    code = claims.main(["--data", str(tmp_path), "--val", str(tmp_path), "--out", str(tmp_path / "out"), "--seeds", "0"])
+    folders = ["--data", str(tmp_path), "--val", str(tmp_path), "--out", str(tmp_path / "out")]
+    code = claims.main([*folders, "--seeds", "0"])
     assert code == 1
     assert "claims: tinysam.distillation.cli ended with exit code 1" in capfd.readouterr().err
