@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
+import zlib
 from pathlib import Path
 
 ANDROID_FOLDER = "/sdcard/Download"
+DAMAGED_BUNDLE = 3
+"""Exit status of install.sh for a damaged bundle."""
 
 
 class PushError(RuntimeError):
@@ -51,20 +56,21 @@ def push_raspberrypi(archive: Path, host: str) -> None:
     """Copy the archive to the home folder of `host`, unpack it and run the installer, all over ssh.
 
     Raises:
-        PushError: no host given, no ssh, the host does not answer, or the installer failed.
+        PushError: no host given, no ssh, the host does not answer, or the installation failed.
     """
     if not host or host.startswith("-"):
         raise PushError("say where to: make push-rpi HOST=pi@raspberrypi")
     _need("ssh", "openssh-client")
-    name = archive.name.removesuffix(".tar.gz")
+    folder = shlex.quote(archive.name.removesuffix(".tar.gz"))
     # Unpacked from the stream: nothing is left on the Pi but the folder it installs from.
-    remote = f"rm -rf {shlex.quote(name)} && tar xzf - && cd {shlex.quote(name)} && ./install.sh"
+    unpack = f"tar xzf - || {{ rm -rf {folder}; exit {DAMAGED_BUNDLE}; }}"
+    remote = f"rm -rf {folder}; {unpack}; cd {folder} && ./install.sh"
     with archive.open("rb") as stream:
         done = subprocess.run(["ssh", "-o", "ConnectTimeout=10", host, remote], stdin=stream, check=False)
     if done.returncode == 255:
         raise PushError(f"{host} cannot be reached by ssh (the reason is above): is it on, is ssh enabled there?")
     if done.returncode != 0:
-        raise PushError(f"the installer on {host} stopped with exit status {done.returncode}; its message is above")
+        raise PushError(f"installing on {host} stopped with exit status {done.returncode}; its message is above")
 
 
 def push_android(archive: Path) -> None:
@@ -74,31 +80,42 @@ def push_android(archive: Path) -> None:
         PushError: no adb, no device or more than one, or the copy failed.
     """
     _need("adb", "adb")
-    listing = subprocess.run(["adb", "devices"], capture_output=True, text=True, check=False).stdout
-    rows = [line.split() for line in listing.splitlines()[1:] if line.strip()]
-    devices = [row[0] for row in rows if row[1:] == ["device"]]
-    if not devices:
-        state = f"; adb lists {rows[0][0]} as {rows[0][1]}: allow debugging on its screen" if rows else ""
-        raise PushError(f"no Android device: connect one with USB debugging enabled{state}")
-    if len(devices) > 1:
-        raise PushError(f"{len(devices)} devices ({', '.join(devices)}): choose one with ANDROID_SERIAL=...")
-    for path in (archive, *_unpacked_page(archive)):
+    _check_android_device()
+    for path in (_unpack_page(archive), archive):
         done = subprocess.run(["adb", "push", str(path), f"{ANDROID_FOLDER}/"], check=False)
         if done.returncode != 0:
             raise PushError(f"adb could not copy {path.name}; its message is above")
     print(f"In {ANDROID_FOLDER}: open tinysam.html in Chrome, or unpack {archive.name} in Termux (see its README.md).")
 
 
-def _unpacked_page(archive: Path) -> list[Path]:
+def _check_android_device() -> None:
+    listing = subprocess.run(["adb", "devices"], capture_output=True, text=True, check=False).stdout
+    states = dict(line.split("\t", 1) for line in listing.splitlines() if "\t" in line)
+    wanted = os.environ.get("ANDROID_SERIAL", "")
+    ready = [serial for serial, state in states.items() if state == "device" and wanted in ("", serial)]
+    if not ready:
+        listed = ", ".join(f"{serial} {state}" for serial, state in states.items()) or "none"
+        raise PushError(
+            f"no Android device{f' {wanted}' if wanted else ''}: connect one with USB debugging enabled and allow it "
+            f"on its screen (adb lists: {listed})"
+        )
+    if len(ready) > 1:
+        raise PushError(f"{len(ready)} devices ({', '.join(ready)}): choose one with ANDROID_SERIAL=...")
+
+
+def _unpack_page(archive: Path) -> Path:
     """The page of an Android archive, unpacked beside it."""
-    name = archive.name.removesuffix(".tar.gz")
     page = archive.with_name("tinysam.html")
-    with page.open("wb") as out:
-        done = subprocess.run(["tar", "xzfO", str(archive), f"{name}/page/tinysam.html"], stdout=out, check=False)
-    if done.returncode != 0:
-        page.unlink()
-        raise PushError(f"{archive} holds no page: make it again with tinysam-bundle --target android")
-    return [page]
+    name = f"{archive.name.removesuffix('.tar.gz')}/page/{page.name}"
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            content = tar.extractfile(name)
+            if not content:
+                raise KeyError(f"{name} is no file")
+            page.write_bytes(content.read())
+    except (tarfile.TarError, zlib.error, EOFError, OSError, KeyError) as error:
+        raise PushError(f"{archive} cannot be unpacked ({error}): make it again with make bundle-android") from error
+    return page
 
 
 def _need(program: str, package: str) -> None:
