@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -129,6 +131,22 @@ def test_install_refuses_an_old_python(folder: Path, pi: dict[str, str], tmp_pat
     assert "Python 3.9 is too old: 3.10 or newer" in message(done)
 
 
+def test_install_refuses_32_bit_programs_under_a_64_bit_kernel(
+    folder: Path, pi: dict[str, str], tmp_path: Path
+) -> None:
+    _program(tmp_path / "programs/python3", 'case "$2" in *print*) echo 3.11 ;; *maxsize*) exit 1 ;; esac')
+    done = install(folder, pi)
+    assert done.returncode == 1
+    assert "install the 64-bit Raspberry Pi OS" in message(done)
+
+
+def test_install_sends_termux_to_a_debian(folder: Path, pi: dict[str, str], tmp_path: Path) -> None:
+    _program(tmp_path / "programs/python3", 'case "$2" in *print*) echo 3.11 ;; *GNU_LIBC*) exit 1 ;; esac')
+    done = install(folder, pi)
+    assert done.returncode == 1
+    assert "not glibc" in message(done)
+
+
 def test_install_names_a_file_with_a_changed_byte(folder: Path, pi: dict[str, str], tmp_path: Path) -> None:
     path = folder / "model/encoder.int8.onnx"
     content = bytearray(path.read_bytes())
@@ -140,11 +158,20 @@ def test_install_names_a_file_with_a_changed_byte(folder: Path, pi: dict[str, st
     assert not (tmp_path / "home/tinysam").exists()
 
 
+def test_install_refuses_a_damaged_list_of_hashes(folder: Path, pi: dict[str, str]) -> None:
+    path = folder / "SHA256SUMS"
+    path.write_text(f"?{path.read_text()[1:]}")
+    done = install(folder, pi)
+    assert done.returncode == 3
+    assert "copy and unpack the archive again" in message(done)
+
+
 def test_install_asks_for_room(folder: Path, pi: dict[str, str], tmp_path: Path) -> None:
     _program(tmp_path / "programs/df", "echo head; echo /dev/x 100 50 20480 50% /")
     done = install(folder, pi, "--backend", "both")
     assert done.returncode == 1
     assert "20 MB free, 439 MB are needed" in message(done)
+    assert not (tmp_path / "home/tinysam").exists()
 
 
 def test_install_without_network_and_wheelhouse_leaves_nothing(
@@ -160,3 +187,17 @@ def test_install_refuses_a_backend_the_bundle_lacks(folder: Path, pi: dict[str, 
     done = install(folder, pi, "--backend", "tensorrt")
     assert done.returncode == 2
     assert "backend tensorrt: this bundle has models for: tflite onnx" in message(done)
+
+
+def test_a_failed_reinstallation_keeps_the_one_that_works(folder: Path, pi: dict[str, str], tmp_path: Path) -> None:
+    """The whole installer on this machine, whose own numpy, Pillow and LiteRT take the place of downloads."""
+    here = {"PYTHONPATH": sysconfig.get_path("purelib")}
+    arguments = "--prefix", str(tmp_path / "with space"), "--python", sys.executable, "--backend", "tflite"
+    done = install(folder, pi | here, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "mask identical" in done.stdout
+    assert install(folder, pi, *arguments).returncode == 4
+    run = [tmp_path / "with space/bin/tinysam-run", folder / "selftest/picture.jpg", "--point", "220,120"]
+    options = ["--backend", "tflite", "--format", "mask", "--out", tmp_path / "out"]
+    subprocess.run([*run, *options], env=pi | here, check=True, capture_output=True)
+    assert len(list((tmp_path / "out").iterdir())) == 1

@@ -52,18 +52,22 @@ case "$machine" in
     *) fail 1 "this bundle is for 64-bit ARM (aarch64), this machine is $machine" ;;
 esac
 command -v "$python" >/dev/null 2>&1 || fail 1 "$python not found: sudo apt install python3 python3-venv"
-version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || fail 1 "$python does not run"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
     fail 1 "Python $version is too old: 3.10 or newer is needed (Debian 12 or newer has it)"
+# A 64-bit kernel is no proof: the 32-bit Raspberry Pi OS starts one too.
+"$python" -c 'import sys; sys.exit(sys.maxsize < 2**32)' ||
+    fail 1 "this system's programs are 32-bit: install the 64-bit Raspberry Pi OS, the engines need it"
+"$python" -c 'import os; os.confstr("CS_GNU_LIBC_VERSION")' 2>/dev/null ||
+    fail 1 "this system's C library is not glibc, which the engines need: on Android, install a Debian in Termux first"
 "$python" -c 'import venv, ensurepip' 2>/dev/null || fail 1 "Python's venv is missing: sudo apt install python3-venv"
 
 # The bundle.
 [ -f SHA256SUMS ] || fail 3 "SHA256SUMS is missing: unpack the whole archive again"
 damaged=$(sha256sum --quiet -c SHA256SUMS 2>/dev/null | sed 's/: .*//' | head -3 | tr '\n' ' ') || true
 [ -z "$damaged" ] || fail 3 "damaged files: ${damaged}- copy and unpack the archive again"
-sha256sum --status -c SHA256SUMS 2>/dev/null || fail 3 "files are missing or damaged: copy and unpack the archive again"
-field() { "$python" -c 'import json, sys; print(" ".join(json.load(open("bundle.json"))[sys.argv[1]]))' "$1"; }
-engines=$(field engines)
+sha256sum --status --strict -c SHA256SUMS 2>/dev/null || fail 3 "files are missing or damaged: copy and unpack the archive again"
+engines=$("$python" -c 'import json; print(*json.load(open("bundle.json"))["engines"])')
 [ -n "$backend" ] || backend=${engines%% *}
 [ "$backend" != both ] || backend=$engines
 for name in $backend; do
@@ -73,21 +77,24 @@ for name in $backend; do
     esac
 done
 
-# Room: the environment with both engines takes about 300 MB.
-mkdir -p "$prefix" 2>/dev/null || fail 1 "cannot write to $prefix: choose another folder with --prefix"
+# Everything goes into a new folder; `current` is pointed at it when the self-test has passed.
+release=
+finished=
+clean_up() {
+    [ -z "$release" ] || rm -rf "$release"
+    rmdir "$prefix/releases" "$prefix" 2>/dev/null || true
+}
+trap '[ -n "$finished" ] || clean_up' EXIT
+trap 'exit 130' HUP INT TERM
+mkdir -p "$prefix/releases" 2>/dev/null || fail 1 "cannot write to $prefix: choose another folder with --prefix"
+# The environment with both engines takes about 300 MB.
 free_kb=$(df -Pk "$prefix" | tail -1 | tr -s ' ' | cut -d ' ' -f 4)
 need_kb=$((150000 + 150000 * $(echo "$backend" | wc -w)))
 [ "$free_kb" -ge "$need_kb" ] ||
     fail 1 "$prefix has $((free_kb / 1024)) MB free, $((need_kb / 1024)) MB are needed: make room or choose --prefix"
 
-# Everything goes into a new folder; `current` is pointed at it when the self-test has passed.
-release="$prefix/releases/$(sha256sum SHA256SUMS | cut -c 1-12)-py$version-$(echo "$backend" | tr ' ' '-')"
-rm -rf "$release"
-mkdir -p "$release"
-finished=
-trap '[ -n "$finished" ] || { rm -rf "$release"; rmdir "$prefix/releases" "$prefix" 2>/dev/null || true; }' EXIT
-trap 'exit 130' INT TERM
-
+release=$(mktemp -d "$prefix/releases/py$version-XXXXXX")
+chmod 755 "$release"
 echo "Making a virtual environment for Python $version in $prefix ..."
 "$python" -m venv "$release/venv" || fail 1 "cannot make a virtual environment in $release"
 wheel=$(echo wheels/*.whl)
