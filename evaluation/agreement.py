@@ -126,11 +126,10 @@ def main(argv: list[str] | None = None) -> int:
     for folder in arguments.artifacts:
         for backend in arguments.backend:
             segmenters[f"{folder} {backend}"] = ModelChoice(backend, folder, "int8", threads=threads).open()
-    photos = spread([photo for photo in read_coco(arguments.data) if photo.masks], arguments.limit)
+    photos = spread(read_coco(arguments.data), arguments.limit)
     found: dict[str, list[Row]] = {name: [] for name in segmenters}
     for photo, picture in tqdm(ahead(read_photo, photos), total=len(photos), unit="photo"):
         if picture is None:
-            print(f"agreement: {photo.path} cannot be read, left out", file=sys.stderr)
             continue
         for name, new in compare(segmenters, picture, spread(photo.masks, arguments.max_masks)).items():
             found[name] += new

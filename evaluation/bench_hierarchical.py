@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco
 
-from tinysam.evaluation.coco import Photo, read_coco
+from tinysam.evaluation.coco import read_coco
+from tinysam.evaluation.everything import best_ious
 from tinysam.evaluation.tasks import spread
 from tinysam.runtime import Segmenter
-from tinysam.runtime.everything.generator import Everything, segment_everything
+from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.everything.settings import EverythingSettings
 
 
@@ -36,15 +36,6 @@ class Total:
     relaxed: int = 0
 
 
-def best_ious(found: Everything, photo: Photo) -> list[float]:
-    """For each annotated mask the IoU of the mask that fits best; 0 if none was found."""
-    truth = [mask.rle for mask in photo.masks]
-    if not found.masks:
-        return [0.0] * len(truth)
-    ours = [{"size": list(mask.rle.size), "counts": mask.rle.to_coco().encode()} for mask in found.masks]
-    return [float(value) for value in coco.iou(ours, truth, [0] * len(truth)).max(axis=0)]
-
-
 def main() -> None:
     """Prints a line for each mode and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -58,7 +49,7 @@ def main() -> None:
     options = parser.parse_args()
     changes = {name: json.loads(value) for name, value in (pair.split("=") for pair in options.set)}
     segmenter = Segmenter(options.artifacts, options.backend, options.precision, options.threads)
-    photos = spread([photo for photo in read_coco(options.data) if photo.masks], options.limit)
+    photos = spread(read_coco(options.data), options.limit)
     totals = {"plain": Total(), "hierarchical": Total()}
     ious: dict[str, list[float]] = {name: [] for name in totals}
     for photo in photos:
@@ -76,7 +67,7 @@ def main() -> None:
             total.drawn += found.drawn
             total.masks += len(found.masks)
             total.relaxed += bool(found.notes)
-            ious[mode] += best_ious(found, photo)
+            ious[mode] += best_ious(found.masks, photo.masks)
     count = len(photos)
     print(f"{count} photographs, {len(ious['plain'])} annotated masks, {settings}")
     for mode, total in totals.items():

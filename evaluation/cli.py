@@ -14,13 +14,14 @@ from tqdm import tqdm
 from tinysam.evaluation import ray_engine, runner
 from tinysam.evaluation.annotate import AnnotateTask
 from tinysam.evaluation.backends import BACKENDS, ModelChoice
-from tinysam.evaluation.coco import DataError, read_coco, read_folder
+from tinysam.evaluation.coco import DataError, Photo, read_coco, read_folder
 from tinysam.evaluation.detections import DetectionTask, read_detections
 from tinysam.evaluation.everything import EverythingTask
 from tinysam.evaluation.prompted import CLICKS, Protocol
 from tinysam.evaluation.records import Records
 from tinysam.evaluation.sweep import SWEPT, SweepTask, Values
 from tinysam.evaluation.tasks import PromptedTask, Task, spread
+from tinysam.runtime.manifest import sha256_file
 
 TASKS = ("prompts", "everything", "sweep", "detections", "annotate")
 
@@ -74,6 +75,9 @@ def parser() -> argparse.ArgumentParser:
 
 def task_of(args: argparse.Namespace) -> Task:
     """The measurement that was asked for; ValueError if the options do not fit it."""
+    for name in ("limit", "max_masks"):
+        if getattr(args, name) < 0:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: expected 0 (all) or more")
     if any(n < 1 for n in args.clicks):
         raise ValueError(f"--clicks {' '.join(map(str, args.clicks))}: expected numbers from 1")
     changes = tuple((name, getattr(args, name)) for name in EVERYTHING if getattr(args, name) is not None)
@@ -114,8 +118,8 @@ def run(args: argparse.Namespace) -> None:
     choice = ModelChoice(
         args.backend, args.artifacts, args.precision, args.variant, args.checkpoint, args.image_size, args.threads
     )
-    photos = spread(read_folder(args.data) if args.task == "annotate" else read_coco(args.data), args.limit)
-    settings = {"model": choice.identity(), "task": repr(task), "data": str(args.data.resolve())}
+    photos = spread(photos_of(args.task, args.data), args.limit)
+    settings = {"model": choice.identity(), "task": repr(task), "data": str(args.data.resolve()), **hashes(args)}
     out = args.out or Path("runs") / time.strftime("eval-%Y%m%d-%H%M%S")
     start = time.monotonic()
     if args.engine == "ray":
@@ -132,6 +136,19 @@ def run(args: argparse.Namespace) -> None:
         write(out / "annotations.json", figures.coco)
     print(figures.text)
     print(f"{len(kept)} images, {unreadable} unreadable, {seconds:.1f} s; results in {out}")
+
+
+def photos_of(task: str, folder: Path) -> list[Photo]:
+    """What the task looks at: pictures of a folder, photographs with masks, or for detections all of a set."""
+    return read_folder(folder) if task == "annotate" else read_coco(folder, bare=task == "detections")
+
+
+def hashes(args: argparse.Namespace) -> dict[str, str]:
+    """SHA-256 of the files that records depend on besides the model's: annotations, and a detector's boxes."""
+    files = {"annotations": args.data / "annotations.json"} if args.task != "annotate" else {}
+    if args.task == "detections":
+        files["boxes"] = args.boxes
+    return {name: sha256_file(path) for name, path in files.items()}
 
 
 def on_ray(job: ray_engine.Job, workers: int) -> dict[str, Any]:
@@ -154,7 +171,7 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         run(parser().parse_args())
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
         print(f"tinysam-eval: {str(error).splitlines()[0] if str(error) else type(error).__name__}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from tinysam.runtime.masks.rle import Rle
+
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """Files of a folder that are taken for photographs."""
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises for a file that is missing, damaged, or no picture."""
 
 
 class DataError(ValueError):
@@ -56,23 +61,44 @@ class Photo:
 
 def compressed(segmentation: object, width: int, height: int) -> dict[str, Any]:
     """COCO polygons or run lengths as compressed run lengths; ValueError says what is wrong with them."""
-    if isinstance(segmentation, list):
-        if not segmentation:
-            raise ValueError("empty polygon")
-        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), list):
-        rle = coco_mask.frPyObjects(segmentation, height, width)
-    elif isinstance(segmentation, dict) and "counts" in segmentation:
-        rle = {"size": segmentation.get("size"), "counts": segmentation["counts"]}
-    else:
-        raise ValueError("no mask")
-    if list(rle["size"]) != [height, width]:
-        raise ValueError("mask of another size than its image")
-    return dict(rle)
+    match segmentation:
+        case list():
+            return from_polygons(segmentation, width, height)
+        case {"counts": list() | str(), "size": size} if size != [height, width]:
+            raise ValueError("mask of another size than its image")
+        case {"counts": list() as runs}:
+            check_runs(runs, height * width)
+            return dict(coco_mask.frPyObjects(segmentation, height, width))
+        case {"counts": str() as text}:
+            check_text(text, height, width)
+            return {"size": [height, width], "counts": text}
+    raise ValueError("no mask")
+
+
+def from_polygons(polygons: list[Any], width: int, height: int) -> dict[str, Any]:
+    """Compressed run lengths of polygons x0, y0, x1, y1, ...; those of less than three points do not count."""
+    usable = [polygon for polygon in polygons if isinstance(polygon, list) and len(polygon) >= 6]
+    if not usable:
+        raise ValueError("empty polygon")
+    return dict(coco_mask.merge(coco_mask.frPyObjects(usable, height, width)))
+
+
+def check_runs(counts: list[Any], pixels: int) -> None:
+    """ValueError unless the run lengths cover the photograph exactly; pycocotools would read beyond them."""
+    if not all(isinstance(run, int) and run >= 0 for run in counts) or sum(counts) != pixels:
+        raise ValueError("damaged run lengths")
+
+
+def check_text(counts: str, height: int, width: int) -> None:
+    """The same of compressed run lengths."""
+    try:
+        Rle.from_coco((height, width), counts)
+    except ValueError as error:
+        raise ValueError("damaged run lengths") from error
 
 
 def read_mask(annotation: dict[str, Any], width: int, height: int) -> Mask:
-    """The mask of one annotation; ValueError for crowds, missing, empty and ill-sized ones."""
+    """The mask of one annotation; ValueError for crowds, missing, empty, damaged and ill-sized ones."""
     if annotation.get("iscrowd"):
         raise ValueError("crowd region")
     rle = compressed(annotation.get("segmentation"), width, height)
@@ -126,35 +152,48 @@ def picture_size(path: Path) -> tuple[int, int] | None:
     try:
         with Image.open(path) as image:
             return image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except UNREADABLE:
         return None
 
 
-def read_coco(folder: Path) -> list[Photo]:
-    """Photographs of a set with at least one usable mask, in the file's order.
+def file_name(image: dict[str, Any]) -> str:
+    """Path of a photograph below `images/`; LVIS gives an address only, whose end is COCO's folder and file."""
+    if "file_name" in image:
+        return str(image["file_name"])
+    return "/".join(str(image["coco_url"]).split("/")[-2:])
 
-    Unusable annotations (no mask, wrong size, empty, crowd) are skipped and counted in one logged line.
+
+def read_coco(folder: Path, bare: bool = False) -> list[Photo]:
+    """Photographs of a set, in the file's order: those with at least one usable mask, or all if `bare`.
+
+    Unusable annotations (no mask, wrong size, empty, damaged, crowd) are skipped and counted in one logged line.
 
     Raises:
         DataError: The annotation file is missing or damaged, or nothing usable is in it.
     """
     path = folder / "annotations.json"
     content = read_json(path)
+    skipped: Counter[str] = Counter()
+    try:
+        photos = list(photos_of(content, folder / "images", skipped))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: not COCO annotations ({error!r})") from error
+    if skipped:
+        log.warning("%s: skipped annotations: %s", path, ", ".join(f"{n} x {why}" for why, n in skipped.items()))
+    if not any(photo.masks for photo in photos):
+        raise DataError(f"{path}: no photograph with a usable mask")
+    return [photo for photo in photos if photo.masks or bare]
+
+
+def photos_of(content: dict[str, Any], images: Path, skipped: Counter[str]) -> Iterator[Photo]:
+    """Every photograph of an annotation file; counts in `skipped` why annotations were left out."""
     by_image: dict[object, list[dict[str, Any]]] = {}
     for annotation in content.get("annotations", []):
         by_image.setdefault(annotation.get("image_id"), []).append(annotation)
-    skipped: Counter[str] = Counter()
-    photos = []
     for image in content["images"]:
         width, height = int(image["width"]), int(image["height"])
         read = [try_mask(annotation, width, height) for annotation in by_image.get(image["id"], [])]
-        masks = [mask for mask in read if isinstance(mask, Mask)]
         skipped.update(why for why in read if isinstance(why, str))
-        if masks:
-            file = folder / "images" / image["file_name"]
-            photos.append(Photo(int(image["id"]), file, width, height, tuple(masks), str(image.get("source", ""))))
-    if skipped:
-        log.warning("%s: skipped annotations: %s", path, ", ".join(f"{n} x {why}" for why, n in skipped.items()))
-    if not photos:
-        raise DataError(f"{path}: no photograph with a usable mask")
-    return photos
+        masks = tuple(mask for mask in read if isinstance(mask, Mask))
+        path = images / file_name(image)
+        yield Photo(int(image["id"]), path, width, height, masks, str(image.get("source", "")))

@@ -1,12 +1,13 @@
 """COCO average precision of masks from a detector's boxes: TinySAM's zero-shot protocol (arXiv:2312.13789).
 
 The boxes come from any detector, in COCO's results format. Each becomes a box prompt; the mask gets the box' score.
+Photographs without annotations count too: what is found in them is wrong.
 """
 
 import contextlib
 import io
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +19,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tinysam.evaluation.coco import DataError, Photo
+from tinysam.evaluation.coco import DataError, Mask, Photo, read_json, try_mask
 from tinysam.evaluation.tasks import Figures
 from tinysam.runtime.masks.rle import Rle
 from tinysam.runtime.segmenter import Segmenter
@@ -80,8 +81,12 @@ class DetectionTask:
         """The detections of one photograph."""
         return detections_of(self.boxes).get(photo.id, [])
 
-    def record(self, segmenter: Segmenter, photo: Photo, image: Image.Image) -> list[dict[str, Any]]:
-        """COCO results: one mask per box."""
+    def record(self, segmenter: Segmenter, photo: Photo, image: Image.Image) -> dict[str, Any]:
+        """The photograph's number and COCO results: one mask per box."""
+        return {"image_id": photo.id, "results": self.results(segmenter, photo, image)}
+
+    def results(self, segmenter: Segmenter, photo: Photo, image: Image.Image) -> list[dict[str, Any]]:
+        """COCO results of one photograph."""
         boxes = [(d, clipped(d, image.width, image.height)) for d in self.detections(photo)]
         usable = [(d, box) for d, box in boxes if box is not None]
         if not usable:
@@ -98,20 +103,48 @@ class DetectionTask:
                 results.append({"image_id": photo.id, "segmentation": mask, **kept})
         return results
 
-    def figures(self, records: Iterable[list[dict[str, Any]]]) -> Figures:
-        """COCO's average precision over all photographs of the set, also those without a detection."""
+    def figures(self, records: Iterable[dict[str, Any]]) -> Figures:
+        """COCO's average precision over the photographs that were looked at, also those without a detection."""
+        kept = list(records)
         # Copies, because loadRes adds fields to what it is given.
-        results = [dict(result) for record in records for result in record]
+        results = [dict(result) for record in kept for result in record["results"]]
         if not results:
             raise DataError(f"{self.boxes}: no detection for any photograph of {self.data}")
-        quiet = io.StringIO()
-        with contextlib.redirect_stdout(quiet):
-            truth = COCO(str(self.data / "annotations.json"))
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth = truth_of(self.data / "annotations.json")
             scores = COCOeval(truth, truth.loadRes(results), "segm")
+            scores.params.imgIds = sorted(record["image_id"] for record in kept)
             scores.evaluate()
             scores.accumulate()
             scores.summarize()
         values = {name: float(value) for name, value in zip(NAMES, scores.stats[:6], strict=True)}
-        per_image = Counter(result["image_id"] for result in results)
         text = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
-        return Figures({"average_precision": values, "detections": len(results), "images": len(per_image)}, text)
+        return Figures({"average_precision": values, "detections": len(results)}, text)
+
+
+def truth_of(path: Path) -> COCO:
+    """The annotations that have a usable mask, and crowd regions, in which COCO forgives detections.
+
+    Missing areas are filled in, and numbers start at 1: pycocotools takes a match with annotation 0 for none.
+
+    Raises:
+        DataError: The file is not COCO's, or has no categories.
+    """
+    content = read_json(path)
+    kept: list[dict[str, Any]] = []
+    try:
+        sizes = {image["id"]: (int(image["width"]), int(image["height"])) for image in content["images"]}
+        for annotation in content["annotations"]:
+            mask = try_mask({**annotation, "iscrowd": 0}, *sizes[annotation["image_id"]])
+            if isinstance(mask, Mask):
+                kept.append({"iscrowd": 0, "area": mask.area, **annotation, "segmentation": mask.rle})
+        truth = COCO()
+        truth.dataset = {
+            "images": content["images"],
+            "categories": content["categories"],
+            "annotations": [{**annotation, "id": number} for number, annotation in enumerate(kept, start=1)],
+        }
+        truth.createIndex()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: not COCO annotations with categories ({error!r})") from error
+    return truth

@@ -4,7 +4,7 @@ The annotations of no set are complete, so precision means little; recall and th
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +12,12 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from tinysam.evaluation.coco import Photo
+from tinysam.evaluation.coco import Mask, Photo
 from tinysam.evaluation.report import ALL, group_means, mean, table
 from tinysam.evaluation.tasks import Figures, labelled, spread
 from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.everything.settings import EverythingSettings
+from tinysam.runtime.results import MaskRecord
 from tinysam.runtime.segmenter import Segmenter
 
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)
@@ -36,6 +37,15 @@ def recalls(iou: float) -> dict[str, float]:
     }
 
 
+def best_ious(found: Sequence[MaskRecord], masks: Sequence[Mask]) -> list[float]:
+    """For each annotated mask the IoU of the found mask that fits best; 0 if none was found."""
+    if not found:
+        return [0.0] * len(masks)
+    mine = [{"size": list(record.rle.size), "counts": record.rle.to_coco().encode()} for record in found]
+    overlaps = coco_mask.iou(mine, [mask.rle for mask in masks], [0] * len(masks))
+    return [float(value) for value in np.asarray(overlaps).max(axis=0)]
+
+
 @dataclass(frozen=True)
 class EverythingTask:
     """Mean best IoU and recall of segment-everything."""
@@ -53,11 +63,7 @@ class EverythingTask:
         found = segment_everything(segmenter, image, settings).masks
         seconds = time.perf_counter() - start
         masks = spread(photo.masks, self.max_masks)
-        mine = [{"size": list(record.rle.size), "counts": record.rle.to_coco().encode()} for record in found]
-        best = np.zeros(len(masks))
-        if mine:
-            best = np.asarray(coco_mask.iou(mine, [mask.rle for mask in masks], [0] * len(masks))).max(axis=0)
-        rows = labelled(photo, masks, [recalls(float(value)) for value in best])
+        rows = labelled(photo, masks, [recalls(value) for value in best_ious(found, masks)])
         return {"rows": rows, "found": len(found), "seconds": seconds}
 
     def figures(self, records: Iterable[dict[str, Any]]) -> Figures:

@@ -75,8 +75,11 @@ class Worker:
 
 def run(job: Job, workers: int) -> Iterator[int]:
     """Computes the missing parts on `workers` workers; yields the number of photographs of each part that is done."""
-    import ray
-    from ray.data import ActorPoolStrategy
+    try:
+        import ray
+        from ray.data import ActorPoolStrategy
+    except ImportError as error:
+        raise ImportError("--engine ray needs Ray: pip install 'tinysam-edge[ray]' (with NumPy 2)") from error
 
     job.folder.mkdir(parents=True, exist_ok=True)
     left = [part for part in job.parts() if not job.path(part).exists()]

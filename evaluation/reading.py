@@ -1,5 +1,6 @@
 """Photographs decoded ahead of their use."""
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,7 +8,9 @@ from typing import TypeVar
 
 from PIL import Image
 
-from tinysam.evaluation.coco import Photo
+from tinysam.evaluation.coco import UNREADABLE, Photo
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -30,12 +33,19 @@ def ahead(read: Callable[[Item], Value], items: Iterable[Item], threads: int = 2
 
 
 def read_photo(photo: Photo) -> tuple[Photo, Image.Image | None]:
-    """The photograph with its decoded picture, mode RGB, in the frame of its annotations; None if it cannot be read.
+    """The photograph with its decoded picture, mode RGB, in the frame of its annotations.
 
-    COCO's annotations count pixels as stored, so an EXIF orientation is not applied.
+    None, and a line in the log, if it cannot be read or has not the size its annotations say. COCO's annotations count
+    pixels as stored, so an EXIF orientation is not applied.
     """
     try:
         with Image.open(photo.path) as image:
-            return photo, image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            picture = image.convert("RGB")
+    except UNREADABLE as error:
+        log.warning("%s: cannot be read, left out (%s)", photo.path, error)
         return photo, None
+    if picture.size != (photo.width, photo.height):
+        sizes = (*picture.size, photo.width, photo.height)
+        log.warning("%s: left out, it has %d x %d pixels, its annotations say %d x %d", photo.path, *sizes)
+        return photo, None
+    return photo, picture

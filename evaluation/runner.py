@@ -1,6 +1,5 @@
 """Runs a task over the photographs of a set, one after the other, in this process."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +11,6 @@ from tinysam.evaluation.reading import ahead, read_photo
 from tinysam.evaluation.records import Records
 from tinysam.evaluation.tasks import Task
 
-log = logging.getLogger(__name__)
-
 
 def run(task: Task, choice: ModelChoice, photos: Sequence[Photo], records: Records) -> dict[str, Any]:
     """Adds the records that are missing; all records by key. Photographs that cannot be read have none.
@@ -23,8 +20,6 @@ def run(task: Task, choice: ModelChoice, photos: Sequence[Photo], records: Recor
     left = [photo for photo in photos if str(photo.id) not in records]
     segmenter = choice.open()
     for photo, image in tqdm(ahead(read_photo, left), total=len(left), unit="image", disable=None):
-        if image is None:
-            log.warning("%s: cannot be read, left out", photo.path)
-            continue
-        records.add(str(photo.id), task.record(segmenter, photo, image))
+        if image is not None:
+            records.add(str(photo.id), task.record(segmenter, photo, image))
     return records.lines

@@ -1,8 +1,13 @@
 """Fixtures that several folders share."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tinysam.evaluation.coco import Photo
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -38,3 +43,31 @@ def golden_dir() -> Path:
     if not path.is_dir():
         pytest.skip(f"no golden outputs at {path}")
     return path
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch computes with one thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> Path:
+    """A COCO-format set of four drawn pictures."""
+    from tests.evaluation.drawing import draw
+
+    draw(tmp_path / "drawn", 4)
+    return tmp_path / "drawn"
+
+
+@pytest.fixture
+def photos(drawn: Path) -> "list[Photo]":
+    """Its photographs."""
+    from tinysam.evaluation.coco import read_coco
+
+    return read_coco(drawn)

@@ -1,30 +1,11 @@
-from pathlib import Path
-
 import pytest
-import torch
 
-from tests.evaluation.drawing import draw
 from tinysam.distillation.recipe import Recipe
-from tinysam.evaluation.coco import Photo, read_coco
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def drawn(tmp_path: Path) -> Path:
-    draw(tmp_path / "drawn", 6)
-    return tmp_path / "drawn"
-
-
-@pytest.fixture
-def photos(drawn: Path) -> list[Photo]:
-    return read_coco(drawn)
+def alone(one_thread: None) -> None:
+    """Every test here computes with one thread."""
 
 
 @pytest.fixture

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from tests.evaluation.drawing import draw
 from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.shards import ShardBatches, find_shards, shard_loader
 from tinysam.evaluation.coco import DataError
@@ -18,10 +20,10 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 @pytest.fixture
-def shards(drawn: Path, tmp_path: Path) -> Path:
-    """The drawn set in SA-1B's layout, two photographs a shard."""
-    from PIL import Image
-
+def shards(tmp_path: Path) -> Path:
+    """Six drawn pictures in SA-1B's layout, two a shard."""
+    drawn = tmp_path / "drawn"
+    draw(drawn, 6)
     content = json.loads((drawn / "annotations.json").read_text())
     folder = tmp_path / "shards"
     folder.mkdir()

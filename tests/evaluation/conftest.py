@@ -1,11 +1,7 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
 
-from tests.evaluation.drawing import draw
-from tinysam.evaluation.coco import Photo, read_coco
+from tinysam.evaluation.coco import Photo
 from tinysam.runtime.geometry import Frame
 from tinysam.runtime.graphs import Decoded, passed
 from tinysam.runtime.manifest import Manifest
@@ -13,22 +9,8 @@ from tinysam.runtime.segmenter import Segmenter
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def drawn(tmp_path: Path) -> Path:
-    draw(tmp_path / "drawn", 4)
-    return tmp_path / "drawn"
-
-
-@pytest.fixture
-def photos(drawn: Path) -> list[Photo]:
-    return read_coco(drawn)
+def alone(one_thread: None) -> None:
+    """Every test here computes with one thread."""
 
 
 class KnowingGraphs:

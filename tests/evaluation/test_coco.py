@@ -49,9 +49,13 @@ def test_polygons_compressed_and_plain_run_lengths_mean_the_same(tmp_path, squar
     [
         (None, {}, "no mask"),
         ([], {}, "empty polygon"),
+        ([[1, 2, 3, 4]], {}, "empty polygon"),
         (rle_of(np.zeros((10, 20))), {}, "empty mask"),
         (rle_of(np.ones((20, 10))), {}, "mask of another size than its image"),
         (rle_of(np.ones((10, 20))), {"iscrowd": 1}, "crowd region"),
+        ({"size": [10, 20], "counts": [5, 3]}, {}, "damaged run lengths"),
+        ({"size": [10, 20], "counts": [-5, 205]}, {}, "damaged run lengths"),
+        ({"size": [10, 20], "counts": "garbage"}, {}, "damaged run lengths"),
     ],
 )
 def test_unusable_annotations_are_counted_and_skipped(tmp_path, square, caplog, segmentation, extra, reason):
@@ -79,3 +83,29 @@ def test_missing_and_damaged_annotation_files_are_named(tmp_path):
     (tmp_path / "annotations.json").write_text("[]")
     with pytest.raises(DataError, match="no list of images"):
         read_coco(tmp_path)
+
+
+@pytest.mark.parametrize("content", [{"images": [5]}, {"images": [{"id": 1}]}, {"images": [], "annotations": [5]}])
+def test_files_that_are_not_coco_are_refused(tmp_path, content):
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="annotations.json: not COCO annotations"):
+        read_coco(tmp_path)
+
+
+def test_photographs_of_lvis_are_found_by_their_address(tmp_path, square):
+    folder = write(tmp_path / "set", [rle_of(square)])
+    content = json.loads((folder / "annotations.json").read_text())
+    content["images"][0].pop("file_name")
+    content["images"][0]["coco_url"] = "http://images.cocodataset.org/val2017/000000397133.jpg"
+    (folder / "annotations.json").write_text(json.dumps(content))
+    (photo,) = read_coco(folder)
+    assert photo.path == folder / "images/val2017/000000397133.jpg"
+
+
+def test_photographs_without_masks_are_listed_on_demand(tmp_path, square):
+    folder = write(tmp_path / "set", [rle_of(square)])
+    content = json.loads((folder / "annotations.json").read_text())
+    content["images"].append({"id": 2, "file_name": "b.jpg", "width": 20, "height": 10})
+    (folder / "annotations.json").write_text(json.dumps(content))
+    assert [photo.id for photo in read_coco(folder)] == [1]
+    assert [photo.id for photo in read_coco(folder, bare=True)] == [1, 2]

@@ -2,6 +2,7 @@ import json
 import sys
 
 import pytest
+from PIL import Image
 
 from tinysam.evaluation import cli
 from tinysam.evaluation.records import Records, RecordsError
@@ -52,6 +53,23 @@ def test_pictures_that_cannot_be_read_are_counted(drawn, tmp_path, monkeypatch):
     assert summary["mean_iou"]["all"]["masks"] == 4
 
 
+def test_a_picture_of_another_size_than_annotated_is_left_out(drawn, tmp_path, monkeypatch, caplog):
+    Image.new("RGB", (30, 20)).save(drawn / "images/0.png")
+    assert evaluate(monkeypatch, "--data", drawn, "--out", tmp_path / "out", "--limit", 2) == 0
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert (summary["images"], summary["unreadable"]) == (1, 1)
+    assert "0.png: left out, it has 30 x 20 pixels" in caplog.text
+
+
+def test_records_of_changed_annotations_are_refused(drawn, tmp_path, monkeypatch, capsys):
+    assert evaluate(monkeypatch, "--data", drawn, "--out", tmp_path / "out", "--limit", 1) == 0
+    content = json.loads((drawn / "annotations.json").read_text())
+    content["annotations"].pop()
+    (drawn / "annotations.json").write_text(json.dumps(content))
+    assert evaluate(monkeypatch, "--data", drawn, "--out", tmp_path / "out", "--limit", 1) == 1
+    assert "results of another model or other settings" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -61,6 +79,7 @@ def test_pictures_that_cannot_be_read_are_counted(drawn, tmp_path, monkeypatch):
         (["--image-size", "300"], "image size 300"),
         (["--no-box", "--clicks"], "nothing to measure"),
         (["--clicks", "0"], "expected numbers from 1"),
+        (["--limit", "-1"], "--limit -1: expected 0 (all) or more"),
     ],
 )
 def test_bad_input_ends_with_one_line(drawn, tmp_path, monkeypatch, capsys, arguments, message):
@@ -69,6 +88,12 @@ def test_bad_input_ends_with_one_line(drawn, tmp_path, monkeypatch, capsys, argu
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_ray_that_is_not_installed_is_named(drawn, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert evaluate(monkeypatch, "--data", drawn, "--out", tmp_path / "out", "--engine", "ray") == 1
+    assert "pip install 'tinysam-edge[ray]'" in capsys.readouterr().err
 
 
 def test_records_that_are_none_are_refused(tmp_path):

@@ -84,22 +84,60 @@ def boxes_of(photos, path):
     return path
 
 
-def test_perfect_boxes_and_masks_have_an_average_precision_of_one(knowing, drawn, photos, tmp_path):
-    annotations = json.loads((drawn / "annotations.json").read_text())
-    for annotation, mask in zip(annotations["annotations"], (m for p in photos for m in p.masks), strict=True):
-        x0, y0, x1, y1 = mask.box
-        annotation.update(area=mask.area, bbox=[x0, y0, x1 - x0, y1 - y0])
-    (drawn / "annotations.json").write_text(json.dumps(annotations))
-    task = DetectionTask(drawn, boxes_of(photos, tmp_path / "boxes.json"))
+@pytest.fixture
+def task(drawn, photos, tmp_path) -> DetectionTask:
+    return DetectionTask(drawn, boxes_of(photos, tmp_path / "boxes.json"))
+
+
+def records_of(task, knowing, photos):
     records = []
     for photo in photos:
         knowing.graphs.photo = photo
         with Image.open(photo.path) as image:
             records.append(task.record(knowing, photo, image.convert("RGB")))
-    figures = task.figures(records)
-    assert figures.summary["average_precision"]["AP75"] == pytest.approx(1)
-    half = task.figures(records[: len(records) // 2])
-    assert half.summary["average_precision"]["AP75"] == pytest.approx(0.5, abs=0.02)
+    return records
+
+
+def precision(task, records):
+    return task.figures(records).summary["average_precision"]["AP75"]
+
+
+def change(folder, new):
+    content = json.loads((folder / "annotations.json").read_text())
+    new(content)
+    (folder / "annotations.json").write_text(json.dumps(content))
+
+
+def test_perfect_boxes_and_masks_have_an_average_precision_of_one(task, knowing, photos):
+    records = records_of(task, knowing, photos)
+    assert precision(task, records) == pytest.approx(1)
+    assert precision(task, records[:2]) == pytest.approx(1)
+    records[0]["results"] = records[1]["results"] = []
+    assert precision(task, records) == pytest.approx(0.5, abs=0.02)
+
+
+def test_detections_in_a_photograph_without_annotations_are_wrong(task, knowing, photos, drawn):
+    records = records_of(task, knowing, photos)
+    change(drawn, lambda content: content.update(annotations=[a for a in content["annotations"] if a["image_id"]]))
+    assert precision(task, records[1:]) == pytest.approx(1)
+    # The 2 of 8 detections that are wrong have the same score as the others, and come first.
+    assert precision(task, records) < 0.8
+
+
+def test_annotations_that_cannot_be_used_do_not_count(task, knowing, photos, drawn):
+    def damage(content):
+        empty = {"image_id": 1, "category_id": 1}
+        short = {**empty, "segmentation": {"size": [3, 3], "counts": [9]}}
+        content["annotations"] = [{**a, "id": n} for n, a in enumerate([empty, short, *content["annotations"]])]
+
+    change(drawn, damage)
+    assert precision(task, records_of(task, knowing, photos)) == pytest.approx(1)
+
+
+def test_annotations_without_categories_are_refused(task, knowing, photos, drawn):
+    change(drawn, lambda content: content.pop("categories"))
+    with pytest.raises(DataError, match="not COCO annotations with categories"):
+        task.figures(records_of(task, knowing, photos))
 
 
 def test_boxes_are_cut_off_at_the_photograph():
