@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
-BASE = ("numpy>=1.23", "pillow>=10")
+BASE = ("numpy>=1.23", "pillow>=10.1")
 ENGINES = {"onnx": "onnxruntime>=1.31", "tflite": "ai-edge-litert>=2.1"}
 """Requirement per engine on a device. Below 1.27 onnxruntime computes some int8 convolutions wrongly on a Pi 4."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from tinysam.device.arm.root import RELEASES
 from tinysam.device.arm.wheels import download
 from tinysam.device.bundle.contents import copy_model, write_self_test
 from tinysam.device.bundle.site import build_site
@@ -22,15 +23,19 @@ from tinysam.runtime.manifest import Manifest
 SCHEMA = 1
 """Version of bundle.json."""
 TARGETS = ("raspberrypi", "android", "web")
-PYTHONS = ("3.11", "3.13")
-"""Pythons that an offline wheelhouse serves: those of Debian 12 and 13, on which Raspberry Pi OS is built."""
+PYTHONS = tuple(release.python for release in RELEASES.values())
+"""Pythons that an offline wheelhouse serves."""
 TEMPLATES = Path(__file__).with_name("templates")
 LICENSE = Path(__file__).resolve().parents[2] / "LICENSE"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What to put into a bundle."""
+    """What to put into a bundle.
+
+    Raises:
+        ValueError: an unknown target, or a choice that the target cannot follow.
+    """
 
     target: str
     """`raspberrypi`, `android` or `web`."""
@@ -42,6 +47,14 @@ class Choice:
     with_wheels: bool = False
     """Include an aarch64 wheelhouse, so that the device needs no network."""
 
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise ValueError(f"target {self.target!r}: choose from {', '.join(TARGETS)}")
+        if self.target == "web" and self.with_wheels:
+            raise ValueError("target web runs no Python: leave out --with-wheels")
+        if self.target == "web" and "tflite" not in self.engines:
+            raise ValueError("target web runs the TFLite files: leave out --backend")
+
 
 def build_bundle(choice: Choice, out: Path) -> Path:
     """Build the archive `tinysam-<variant>-<size>-<target>.tar.gz` in the folder `out` and return its path.
@@ -49,13 +62,10 @@ def build_bundle(choice: Choice, out: Path) -> Path:
     The archive is written beside its final place and moved there when complete.
 
     Raises:
-        ValueError: an unknown target.
         FileNotFoundError, ArtifactError: the artifacts cannot be used.
         BuildError: the runtime wheel or the web page could not be built.
         WheelsUnavailable: the wheelhouse could not be downloaded.
     """
-    if choice.target not in TARGETS:
-        raise ValueError(f"target {choice.target!r}: choose from {', '.join(TARGETS)}")
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".bundle-") as work:
         folder = Path(work) / "bundle"

@@ -9,7 +9,6 @@ from pathlib import Path
 from tinysam.device.arm.wheels import WheelsUnavailable
 from tinysam.device.bundle.archive import TARGETS, Choice, build_bundle
 from tinysam.device.bundle.wheel import BuildError
-from tinysam.runtime.errors import TinySamError
 from tinysam.runtime.locate import find_artifacts
 
 PRECISIONS = {"int8": ("int8",), "fp32": ("fp32",), "both": ("int8", "fp32")}
@@ -28,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
             with_wheels=options.with_wheels,
         )
         archive = build_bundle(choice, options.out)
-    except (TinySamError, BuildError, WheelsUnavailable, ImportError, OSError) as error:
+    except (ValueError, BuildError, WheelsUnavailable, ImportError, OSError) as error:
         print(f"tinysam-bundle: {error}", file=sys.stderr)
         return 1
     print(f"{archive} ({archive.stat().st_size / 1e6:.1f} MB)")
@@ -42,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", required=True, choices=TARGETS)
     parser.add_argument("--model", type=Path, metavar="DIR", help="artifact folder (default: as tinysam-run finds it)")
     parser.add_argument("--precision", choices=PRECISIONS, default="int8", help="default: int8")
-    parser.add_argument("--backend", choices=ENGINES, default="both", help="engines to serve (default: both)")
+    parser.add_argument("--backend", choices=ENGINES, default="both", help="engines of the installer (default: both)")
     parser.add_argument("--with-wheels", action="store_true", help="include aarch64 wheels for Python 3.11 and 3.13")
     parser.add_argument("--out", type=Path, default=Path("dist"), metavar="DIR", help="default: dist")
     return parser

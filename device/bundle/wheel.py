@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 import tinysam.runtime
+from tinysam.device.arm.wheels import BASE, ENGINES
 
 DISTRIBUTION = "tinysam-edge"
 NAME = "tinysam-edge-runtime"
 MAX_BYTES = 200_000
 """A larger wheel holds something that does not belong into it."""
+TIME_S = 315532800
+"""1980-01-01, the earliest time in a zip file: given to every file, so that the bytes depend on the contents only."""
 SETUP = """\
 [metadata]
 name = {name}
@@ -30,15 +35,13 @@ packages =
 package_dir =
     tinysam.runtime = runtime
 install_requires =
-    numpy>=1.23
-    pillow>=10
+{base}
 
 [options.package_data]
 tinysam.runtime = py.typed
 
 [options.extras_require]
-onnx = onnxruntime>=1.31
-tflite = ai-edge-litert>=2.1
+{engines}
 
 [options.entry_points]
 console_scripts =
@@ -61,8 +64,13 @@ def build_wheel(folder: Path) -> Path:
         project = Path(work)
         shutil.copytree(sources, project / "runtime", ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         packages = sorted(path.parent.relative_to(project) for path in (project / "runtime").rglob("__init__.py"))
-        names = [f"    tinysam.{'.'.join(path.parts)}" for path in packages]
-        text = SETUP.format(name=NAME, version=version(DISTRIBUTION), packages="\n".join(names))
+        text = SETUP.format(
+            name=NAME,
+            version=version(DISTRIBUTION),
+            packages=_lines(f"tinysam.{'.'.join(path.parts)}" for path in packages),
+            base=_lines(BASE),
+            engines="\n".join(f"{engine} = {requirement}" for engine, requirement in ENGINES.items()),
+        )
         (project / "setup.cfg").write_text(text)
         (project / "setup.py").write_text("from setuptools import setup\n\nsetup()\n")
         _pip_wheel(project, project / "out")
@@ -75,11 +83,16 @@ def build_wheel(folder: Path) -> Path:
         return Path(shutil.copy2(built, folder / built.name))
 
 
+def _lines(values: Iterable[str]) -> str:
+    return "\n".join(f"    {value}" for value in values)
+
+
 def _pip_wheel(project: Path, out: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out), str(project)]
     if find_spec("setuptools"):
         command.insert(4, "--no-build-isolation")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ | {"SOURCE_DATE_EPOCH": str(TIME_S)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["pip failed"]
         raise BuildError(f"cannot build the runtime wheel: {lines[-1]}")

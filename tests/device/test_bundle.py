@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 import zipfile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from tests.device.conftest import unpack
 from tinysam.device.bundle import cli
 from tinysam.device.bundle.archive import Choice, build_bundle
+from tinysam.device.bundle.wheel import build_wheel
 from tinysam.runtime.errors import ArtifactError
 from tinysam.runtime.manifest import read_manifest, verify_file
 
@@ -69,6 +71,7 @@ def test_the_bundle_holds_a_thin_wheel_and_a_model_that_verifies(folder: Path) -
     assert "tinysam/runtime/cli.py" in names
     assert not [name for name in names if name.endswith((".safetensors", ".onnx", ".tflite")) or "models/" in name]
     assert set(re.findall(r"^Requires-Dist: ([a-z]+)[^;\n]*$", metadata, re.MULTILINE)) == {"numpy", "pillow"}
+    assert "Requires-Dist: onnxruntime>=1.31; extra == " in metadata
     manifest = read_manifest(folder / "model")
     assert {(file.engine, file.precision) for file in manifest.files} == {("onnx", "int8"), ("tflite", "int8")}
     for file in manifest.files:
@@ -82,6 +85,34 @@ def test_every_file_is_listed_with_its_hash(folder: Path) -> None:
     for name, digest in listed.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
     assert json.loads((folder / "bundle.json").read_text())["target"] == "raspberrypi"
+
+
+def test_the_wheel_depends_on_its_contents_only(tmp_path: Path) -> None:
+    first = build_wheel(tmp_path / "first").read_bytes()
+    time.sleep(2)  # the resolution of times in a zip file, in seconds
+    assert build_wheel(tmp_path / "second").read_bytes() == first
+
+
+def test_a_model_of_another_manifest_version_makes_no_archive(
+    artifacts_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newer = tmp_path / "model"
+    newer.mkdir()
+    manifest = json.loads((artifacts_dir / "manifest.json").read_text())
+    (newer / "manifest.json").write_text(json.dumps(manifest | {"schema": 2}))
+    for target in ("raspberrypi", "web"):
+        assert cli.main(["--target", target, "--model", str(newer), "--out", str(tmp_path / "out")]) == 1
+        assert "schema 2, expected 1" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--with-wheels", "--backend=onnx"])
+def test_a_web_bundle_refuses_options_it_would_ignore(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["--target", "web", option, "--out", str(tmp_path / "out")]) == 1
+    assert option.split("=")[0] in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_without_the_wanted_precision_makes_no_archive(artifacts_dir: Path, tmp_path: Path) -> None:
