@@ -6,8 +6,8 @@ WITH_WHEELS ?=
 DIST ?= dist
 HOST ?=
 PORT ?= 8000
-BUNDLE_OPTIONS = --out $(DIST) --precision $(PRECISION) $(if $(DEVICE_MODEL),--model $(DEVICE_MODEL)) $(if $(WITH_WHEELS),--with-wheels)
-MODEL_FOLDER = $(or $(DEVICE_MODEL),artifacts/nano-448)
+MODEL_OPTION = $(if $(DEVICE_MODEL),--model $(DEVICE_MODEL))
+BUNDLE_OPTIONS = --out $(DIST) --precision $(PRECISION) $(MODEL_OPTION) $(if $(WITH_WHEELS),--with-wheels)
 
 .PHONY: bundle-rpi bundle-android bundle-web push-rpi push-android test-arm arm-cost web web-single
 
@@ -30,16 +30,11 @@ test-arm: setup ## The whole emulated ARM matrix: Debian 12 and 13, Raspberry Pi
 	ARM_MATRIX=docs/raspberry-pi.md $(PY) -m pytest tests/device
 
 arm-cost: setup ## Instructions per inference on a Raspberry Pi 4 and 5 (ARGS="--ops --cpu cortex-a76")
-	$(PY) -m tinysam.device.cost.cli --out docs/arm-cost.json --page docs/arm-cost.md $(if $(DEVICE_MODEL),--model $(DEVICE_MODEL)) $(ARGS)
+	$(PY) -m tinysam.device.cost.cli --out docs/arm-cost.json --page docs/arm-cost.md $(MODEL_OPTION) $(ARGS)
 
-web/node_modules: web/package-lock.json
-	@command -v npm >/dev/null || { echo "make: the web page needs Node.js 18 or newer: install nodejs and npm" >&2; exit 1; }
-	cd web && npm ci --no-audit --no-fund --silent
-	@touch $@
-
-web: setup web/node_modules ## Build the web page and serve it on this machine (PORT=8000)
-	cd web && node build.mjs --artifacts=$(abspath $(MODEL_FOLDER)) --out=$(abspath $(DIST))/web --precisions=int8,fp32
+web: setup ## Build the web page and serve it on this machine (PORT=8000)
+	$(PY) -m tinysam.device.bundle.page_cli $(DIST)/web --precision both $(MODEL_OPTION)
 	node web/serve.mjs $(DIST)/web $(PORT)
 
-web-single: setup web/node_modules ## The web page as one file that works offline
-	cd web && node build.mjs --artifacts=$(abspath $(MODEL_FOLDER)) --out=$(abspath $(DIST))/web-single --single --precisions=$(PRECISION)
+web-single: setup ## The web page as one file that works offline
+	$(PY) -m tinysam.device.bundle.page_cli $(DIST)/web-single --single --precision $(PRECISION) $(MODEL_OPTION)

@@ -11,6 +11,8 @@ from tinysam.device.bundle.wheel import BuildError
 from tinysam.runtime.manifest import Manifest, read_manifest
 
 WEB = Path(__file__).resolve().parents[2] / "web"
+INSTALLED = "node_modules/.package-lock.json"
+"""npm writes it last."""
 
 
 def build_site(artifacts: Path, out: Path, *, precisions: Sequence[str] = ("int8",), single: bool = False) -> Manifest:
@@ -23,19 +25,34 @@ def build_site(artifacts: Path, out: Path, *, precisions: Sequence[str] = ("int8
     manifest = read_manifest(artifacts)
     for precision in precisions:
         manifest.find("encoder", "tflite", precision)
+    install_packages()
+    options = [f"--artifacts={artifacts.resolve()}", f"--out={out.resolve()}", f"--precisions={','.join(precisions)}"]
+    failure = _run("node", "build.mjs", *options, *(["--single"] if single else []))
+    if failure:
+        raise BuildError(f"node build.mjs: {failure[-1]}")
+    return manifest
+
+
+def install_packages() -> None:
+    """Fetch the page's npm packages if they are not there yet.
+
+    Raises:
+        BuildError: not in a source checkout, no Node, or no network; the message says what to do.
+    """
     if not (WEB / "package.json").is_file():
         raise BuildError(f"the web page is built from a source checkout; there is none at {WEB}")
     if not shutil.which("npm"):
         raise BuildError("the web page needs Node.js 18 or newer: install nodejs and npm")
-    if not (WEB / "node_modules").is_dir():
-        _run(["npm", "ci", "--no-audit", "--no-fund", "--silent"])
-    command = ["node", "build.mjs", f"--artifacts={artifacts.resolve()}", f"--out={out.resolve()}"]
-    _run([*command, f"--precisions={','.join(precisions)}", *(["--single"] if single else [])])
-    return manifest
+    if (WEB / INSTALLED).is_file():
+        return
+    failure = _run("npm", "ci", "--no-audit", "--no-fund", "--loglevel=error")
+    if failure:
+        raise BuildError(f"cannot fetch the page's npm packages, which takes a network once: {failure[0]}")
 
 
-def _run(command: list[str]) -> None:
+def _run(*command: str) -> list[str]:
+    """What a program in `WEB` said if it failed, line by line; nothing if it succeeded."""
     done = subprocess.run(command, cwd=WEB, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        lines = (done.stderr or done.stdout).strip().splitlines() or ["no message"]
-        raise BuildError(f"{' '.join(command[:2])}: {lines[-1]}")
+    if done.returncode == 0:
+        return []
+    return (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]

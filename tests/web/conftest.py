@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinysam.device.bundle.site import WEB, build_site
+from tinysam.device.bundle.site import WEB, build_site, install_packages
+from tinysam.device.bundle.wheel import BuildError
 
 DRIVER = Path(__file__).with_name("drive.mjs")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -52,13 +53,10 @@ def browser() -> Browser:
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if not found:
         pytest.skip("no Chromium: install chromium")
-    if not shutil.which("npm"):
-        pytest.skip("no Node.js: install nodejs and npm")
-    if not (WEB / "node_modules").is_dir():
-        command = ["npm", "ci", "--no-audit", "--no-fund"]
-        done = subprocess.run(command, cwd=WEB, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"the page's packages cannot be had: {done.stderr.strip().splitlines()[-1]}")
+    try:
+        install_packages()
+    except BuildError as error:
+        pytest.skip(str(error))
     return Browser(found)
 
 

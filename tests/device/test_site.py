@@ -1,0 +1,45 @@
+"""What building the page needs, and what is said where it cannot be had."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tinysam.device.bundle import page_cli, site
+from tinysam.device.bundle.wheel import BuildError
+
+
+def test_a_machine_without_node_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BuildError, match="Node.js 18 or newer"):
+        site.install_packages()
+
+
+def test_packages_that_cannot_be_fetched_are_fetched_again_next_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if not shutil.which("npm"):
+        pytest.skip("no npm")
+    for name in ("package.json", "package-lock.json"):
+        shutil.copyfile(site.WEB / name, tmp_path / name)
+    (tmp_path / "node_modules").mkdir()  # of an earlier attempt that was cut off
+    monkeypatch.setattr(site, "WEB", tmp_path)
+    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9/")
+    monkeypatch.setenv("npm_config_fetch_retries", "0")
+    monkeypatch.setenv("npm_config_cache", str(tmp_path / "cache"))
+    with pytest.raises(BuildError, match="takes a network once: npm error code ECONNREFUSED"):
+        site.install_packages()
+
+
+def test_a_model_of_another_manifest_version_leaves_the_page_as_it_was(
+    artifacts_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = json.loads((artifacts_dir / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"schema": 2}))
+    page = tmp_path / "page"
+    page.mkdir()
+    (page / "index.html").write_text("earlier")
+    assert page_cli.main([str(page), "--model", str(tmp_path)]) == 1
+    assert "schema 2, expected 1" in capsys.readouterr().err
+    assert (page / "index.html").read_text() == "earlier"
