@@ -15,19 +15,12 @@ CORES = 4
 class Board:
     """One emulated board."""
 
-    name: str
-    """What people call it."""
     cpu: str
     """QEMU's name of the processor; never `max`, with which XNNPACK's int8 kernels went wrong silently (QEMU 7.2)."""
     part: str
     """`CPU part` in /proc/cpuinfo."""
     features: str
     """`Features` in /proc/cpuinfo: `asimddp` is the dot-product extension."""
-
-    @property
-    def has_dot_product(self) -> bool:
-        """Whether the processor has the int8 dot-product instructions (sdot, udot)."""
-        return "asimddp" in self.features.split()
 
     def cpuinfo(self) -> str:
         """The text of /proc/cpuinfo."""
@@ -49,9 +42,8 @@ class Board:
             path.write_text(text)
 
 
-PI4 = Board("Raspberry Pi 4", "cortex-a72", "0xd08", "fp asimd evtstrm crc32 cpuid")
+PI4 = Board("cortex-a72", "0xd08", "fp asimd evtstrm crc32 cpuid")
 PI5 = Board(
-    "Raspberry Pi 5",
     "cortex-a76",
     "0xd0b",
     "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp",

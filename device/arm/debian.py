@@ -96,10 +96,10 @@ def _unpack(deb: Path, root: Path) -> None:
 
     dpkg would put a real folder where the link stands, so its tar stream goes through tar, which keeps links.
     """
-    stream = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE)
     extract = ["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", str(root), "-f", "-"]
-    extracted = subprocess.run(extract, stdin=stream.stdout, capture_output=True, text=True, check=False)
-    if stream.wait() != 0 or extracted.returncode != 0:
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as stream:
+        extracted = subprocess.run(extract, stdin=stream.stdout, capture_output=True, text=True, check=False)
+    if stream.returncode != 0 or extracted.returncode != 0:
         raise DebianUnavailable(f"cannot unpack {deb.name}: {extracted.stderr.strip() or 'dpkg-deb failed'}")
 
 

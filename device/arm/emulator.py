@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinysam.device.arm.boards import Board
-from tinysam.device.arm.root import Release, board_root, build_tools
+from tinysam.device.arm.root import Release, board_root, build_once, build_tools
 from tinysam.device.arm.wheels import download, install
 
 HOST_LIBRARIES = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")
@@ -118,18 +118,7 @@ def build_emulator(release: Release, board: Board, cache: Path, *, engines: bool
     return Emulator(root, tools, board, release, site)
 
 
-def wheelhouse(release: Release, cache: Path) -> Path:
-    """Folder with the aarch64 wheels of a release's Python, downloaded once."""
-    folder = cache / "wheels" / release.python
-    if not (folder / ".complete").exists():
-        download(release.python, folder)
-        (folder / ".complete").touch()
-    return folder
-
-
 def _site(release: Release, cache: Path) -> Path:
-    folder = cache / "site" / release.python
-    if not (folder / ".complete").exists():
-        install(wheelhouse(release, cache), folder)
-        (folder / ".complete").touch()
-    return folder
+    """The aarch64 wheels of a release's Python, downloaded and unpacked once."""
+    wheels = build_once(cache / "wheels" / release.python, lambda folder: download(release.python, folder))
+    return build_once(cache / "site" / release.python, lambda folder: install(wheels, folder))

@@ -73,7 +73,7 @@ def build_root(release: Release, cache: Path) -> Path:
         _write_certificates(root)
         (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
 
-    return _build_once(cache / release.suite / "base", fill)
+    return build_once(cache / release.suite / "base", fill)
 
 
 def _write_certificates(root: Path) -> None:
@@ -88,7 +88,7 @@ def build_tools(cache: Path) -> Path:
     machine = os.uname().machine
     if machine != "x86_64":
         raise DebianUnavailable(f"the emulator is set up for x86-64 hosts; this one is {machine}")
-    return _build_once(cache / "tools", lambda root: unpack_packages(TOOL_PACKAGES, TOOL_SUITE, "amd64", root))
+    return build_once(cache / "tools", lambda root: unpack_packages(TOOL_PACKAGES, TOOL_SUITE, "amd64", root))
 
 
 def board_root(release: Release, board: Board, cache: Path) -> Path:
@@ -101,10 +101,10 @@ def board_root(release: Release, board: Board, cache: Path) -> Path:
         subprocess.run(["cp", "-al", f"{base}/.", str(root)], check=True)
         board.write_system_files(root)
 
-    return _build_once(cache / release.suite / board.cpu, fill)
+    return build_once(cache / release.suite / board.cpu, fill)
 
 
-def _build_once(target: Path, fill: Callable[[Path], None]) -> Path:
+def build_once(target: Path, fill: Callable[[Path], object]) -> Path:
     """Fill a folder beside `target` and move it into place, so that a failure leaves nothing half-built."""
     if (target / DONE).exists():
         return target

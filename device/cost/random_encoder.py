@@ -29,13 +29,17 @@ IMAGES = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Export the encoder to ONNX and TFLite, fp32 and INT8; print the folder."""
+    """Export the encoder to ONNX and TFLite, fp32 and INT8, and print the folder; errors are one line and status 1."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("variant")
     parser.add_argument("size", type=int)
     parser.add_argument("out", type=Path)
     options = parser.parse_args(arguments)
-    print(export_encoder(options.variant, options.size, options.out))
+    try:
+        print(export_encoder(options.variant, options.size, options.out))
+    except (ValueError, OSError) as error:
+        print(f"random_encoder: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -1,5 +1,6 @@
 """Where Debian's packages come from, and what is said where they cannot be had."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -45,26 +46,38 @@ def test_boards_look_like_themselves_to_linux(tmp_path: Path) -> None:
     assert text.count("processor") == 4
     assert "CPU part\t: 0xd08" in text
     assert (tmp_path / "sys/devices/system/cpu/online").read_text() == "0-3\n"
-    assert boards.PI5.has_dot_product
-    assert not boards.PI4.has_dot_product
+    assert "asimddp" in boards.PI5.cpuinfo()
+    assert "asimddp" not in text
+
+
+def test_a_package_that_cannot_be_unpacked_ends_the_stream(tmp_path: Path) -> None:
+    deb = _package(tmp_path, os.urandom(1 << 20))  # more than a pipe holds
+    with pytest.raises(debian.DebianUnavailable, match="cannot unpack thing.deb"):
+        debian._unpack(deb, tmp_path / "missing")
 
 
 def test_packages_are_unpacked_through_the_merged_folders(tmp_path: Path) -> None:
     """A package with files below /lib must not put a folder where the link to usr/lib is."""
-    package = tmp_path / "package"
-    (package / "DEBIAN").mkdir(parents=True)
-    (package / "lib").mkdir()
-    (package / "lib/thing.so").write_text("x")
-    control = "Package: thing\nVersion: 1\nArchitecture: all\nMaintainer: nobody <nobody@localhost>\nDescription: x\n"
-    (package / "DEBIAN/control").write_text(control)
-    deb = tmp_path / "thing.deb"
-    try:
-        subprocess.run(["dpkg-deb", "--build", str(package), str(deb)], check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("no dpkg-deb")
+    deb = _package(tmp_path, b"x")
     root_folder = tmp_path / "root"
     (root_folder / "usr/lib").mkdir(parents=True)
     (root_folder / "lib").symlink_to("usr/lib")
     debian._unpack(deb, root_folder)
     assert (root_folder / "usr/lib/thing.so").read_text() == "x"
     assert (root_folder / "lib").is_symlink()
+
+
+def _package(folder: Path, content: bytes) -> Path:
+    """A Debian package of one file, /lib/thing.so."""
+    package = folder / "package"
+    (package / "DEBIAN").mkdir(parents=True)
+    (package / "lib").mkdir()
+    (package / "lib/thing.so").write_bytes(content)
+    control = "Package: thing\nVersion: 1\nArchitecture: all\nMaintainer: nobody <nobody@localhost>\nDescription: x\n"
+    (package / "DEBIAN/control").write_text(control)
+    deb = folder / "thing.deb"
+    try:
+        subprocess.run(["dpkg-deb", "--build", str(package), str(deb)], check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no dpkg-deb")
+    return deb
