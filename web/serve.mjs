@@ -9,11 +9,24 @@ import path from "node:path";
 const TYPES = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".wasm": "application/wasm", ".json": "application/json" };
 const root = path.resolve(process.argv[2] ?? "dist");
 const port = Number(process.argv[3] ?? 8000);
+if (!(Number.isInteger(port) && port >= 0 && port < 65536)) {
+  console.error(`web: port ${process.argv[3]}: expected a number from 0 to 65535`);
+  process.exit(1);
+}
+
+/** Path on the disk; empty for an address that cannot be decoded. */
+function requestedFile(url) {
+  try {
+    const name = decodeURIComponent(new URL(url, "http://localhost").pathname);
+    return path.join(root, name.endsWith("/") ? `${name}index.html` : name);
+  } catch {
+    return "";
+  }
+}
 
 const server = createServer(async (request, response) => {
-  const name = decodeURIComponent(new URL(request.url, "http://localhost").pathname);
-  const file = path.join(root, name.endsWith("/") ? `${name}index.html` : name);
-  const found = file.startsWith(root + path.sep) && (await stat(file).catch(() => null));
+  const file = requestedFile(request.url);
+  const found = file.startsWith(root + path.sep) ? await stat(file).catch(() => null) : null;
   const headers = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",

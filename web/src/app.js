@@ -44,6 +44,7 @@ async function openPhoto(blob, name = "photograph") {
     Object.assign(state, { name: name.replace(/\.[^.]*$/, ""), history: [] });
     Object.assign(state.facts, { encodeMs: opened.encodeMs, decodeMs: null, everythingMs: null });
     $("#welcome").hidden = true;
+    state.asked++; // whatever was asked of the photograph before is not shown
     show(null);
   } catch (error) {
     complain(error);
@@ -61,12 +62,18 @@ function onBox(box) {
   segment();
 }
 
-/** Asks for the mask of the points and the last box; an answer that a newer question has overtaken is not shown. */
-async function segment(choice) {
+/** The points and the last box of the history, now on the view too. */
+function drawPrompt() {
   const points = state.history.filter((entry) => entry.point).map((entry) => entry.point);
   const box = state.history.findLast((entry) => entry.box)?.box ?? null;
   Object.assign(view, { points, box });
   view.draw();
+  return { points, box };
+}
+
+/** Asks for the mask of the prompt; an answer that a newer question has overtaken is not shown. */
+async function segment(choice) {
+  const { points, box } = drawPrompt();
   const question = ++state.asked;
   if (!points.length && !box) return client.call("clear").then(() => show(null));
   try {
@@ -76,8 +83,7 @@ async function segment(choice) {
     show(answer.overlay, answer.iou, choice ?? answer.best);
   } catch (error) {
     state.history.pop();
-    view.points = points.slice(0, -1);
-    view.draw();
+    drawPrompt();
     complain(error);
   }
 }
@@ -100,7 +106,7 @@ async function everything() {
 function show(overlay, iou, chosen) {
   view.overlay?.close();
   view.overlay = overlay;
-  if (!iou) Object.assign(view, { points: state.history.length ? view.points : [], box: state.history.length ? view.box : null });
+  drawPrompt();
   const row = $("#candidates");
   row.hidden = !iou;
   row.replaceChildren(
@@ -114,7 +120,6 @@ function show(overlay, iou, chosen) {
     }),
   );
   state.hasMask = Boolean(iou);
-  view.draw();
   showStatus();
   refresh();
 }
@@ -198,9 +203,10 @@ document.addEventListener("click", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.target.matches("select, input") || $("#camera").open) return;
   const tools = { 1: "add", 2: "remove", 3: "box" };
-  const keys = { o: "open", e: "everything", s: "download", Escape: "clear", z: event.ctrlKey || event.metaKey ? "undo" : null };
-  const action = keys[event.key];
-  if (tools[event.key]) state.tool = tools[event.key];
+  const keys = { o: "open", e: "everything", s: "download", Escape: "clear" };
+  const withControl = event.ctrlKey || event.metaKey;
+  const action = (withControl ? { z: "undo" } : keys)[event.key];
+  if (tools[event.key] && !withControl) state.tool = tools[event.key];
   if (action && !document.querySelector(`[data-do="${action}"]`).disabled) actions[action]();
   refresh();
 });
@@ -214,6 +220,7 @@ $("#precision").addEventListener("change", async (event) => {
     await load(event.target.value);
     if (state.history.length) await segment();
   } catch (error) {
+    event.target.value = state.facts.precision;
     complain(error);
   }
 });

@@ -15,7 +15,8 @@ export async function takePhotograph(dialog) {
     return await new Promise((resolve) => {
       dialog.onclose = () => resolve(null);
       dialog.querySelector('[data-camera="close"]').onclick = () => dialog.close();
-      dialog.querySelector('[data-camera="shoot"]').onclick = async () => {
+      dialog.querySelector('[data-camera="shoot"]').onclick = () => {
+        if (!video.videoWidth) return; // no picture yet
         const canvas = Object.assign(document.createElement("canvas"), { width: video.videoWidth, height: video.videoHeight });
         canvas.getContext("2d").drawImage(video, 0, 0);
         canvas.toBlob((blob) => {

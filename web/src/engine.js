@@ -69,6 +69,12 @@ export class Model {
       .sort((a, b) => a.points - b.points);
   }
 
+  /** Gives the graphs' memory back. */
+  delete() {
+    this.encoder.graph.delete();
+    this.decoder.graph.delete();
+  }
+
   /** (size, size, 3) float32 -> embedding. */
   async encode(pixels) {
     const [name, signature] = Object.entries(this.encoder.file.signatures)[0];
@@ -87,7 +93,8 @@ export class Model {
   async decode(embedding, prompt, mask) {
     const chosen = this.signatures.find((s) => s.points >= prompt.length);
     if (!chosen) {
-      throw new UserError(`${prompt.length} points in one prompt: this model takes ${this.signatures.at(-1).points - 1}.`);
+      const slots = this.signatures.at(-1).points;
+      throw new UserError(`This model takes at most ${slots - 1} points, or ${slots - 2} and a box: undo one first.`);
     }
     const { low_res_masks: masks, iou_predictions: iou } = await run(this.decoder.graph, chosen.name, chosen.signature, {
       image_embeddings: embedding,

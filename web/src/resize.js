@@ -2,6 +2,8 @@
 // as the reduction, coefficients in fixed point, one rounding to 8 bits after each axis.
 
 const PRECISION_BITS = 22;
+/** Rows of the source that are held at a time. */
+export const STRIP_ROWS = 64;
 
 /** For every output pixel its first source pixel, and the fixed-point coefficients from there. */
 function coefficients(source, target) {
@@ -30,17 +32,20 @@ const clip = (sum) => Math.min(255, Math.max(0, sum >> PRECISION_BITS));
 /**
  * Resize an RGBA image, dropping alpha.
  *
- * @param {Uint8ClampedArray} rgba (height, width, 4)
+ * @param {(y: number, count: number) => Uint8ClampedArray} read RGBA (count, width, 4) of the rows from y on
  * @returns {Uint8Array} RGB (newHeight, newWidth, 3)
  */
-export function resizeRgb(rgba, width, height, newWidth, newHeight) {
+export function resizeRgb(read, width, height, newWidth, newHeight) {
   const horizontal = coefficients(width, newWidth);
   const narrow = new Uint8Array(height * newWidth * 3);
   const half = 1 << (PRECISION_BITS - 1);
+  let rgba;
   for (let y = 0; y < height; y++) {
+    const row = y % STRIP_ROWS;
+    if (row === 0) rgba = read(y, Math.min(STRIP_ROWS, height - y));
     for (let x = 0; x < newWidth; x++) {
       let [r, g, b] = [half, half, half];
-      let from = 4 * (y * width + horizontal.first[x]);
+      let from = 4 * (row * width + horizontal.first[x]);
       for (let k = 0; k < horizontal.count[x]; k++, from += 4) {
         const w = horizontal.values[x * horizontal.taps + k];
         r += rgba[from] * w;

@@ -3,13 +3,13 @@
 import { checkManifest, loadRuntime, Model, UserError } from "./engine.js";
 import { segmentEverything } from "./everything.js";
 import { filledBox, inputSize, upscale, upscaleAxis } from "./geometry.js";
-import { normalize, resizeRgb } from "./resize.js";
+import { normalize, resizeRgb, STRIP_ROWS } from "./resize.js";
 
 const MAX_MEGAPIXELS = 40;
 const VIEW_SIDE = 1280;
 const PALETTE = [[64, 156, 255], [255, 99, 132], [75, 210, 143], [255, 190, 60], [168, 120, 255], [60, 210, 220], [255, 140, 80], [220, 110, 220]];
 
-let assets, manifest, threads, model, precision, photo;
+let assets, manifest, threads, model, photo;
 
 const commands = {
   /** Loads the runtime and one precision's graphs. */
@@ -19,12 +19,13 @@ const commands = {
       manifest = checkManifest(JSON.parse(new TextDecoder().decode(await assets.bytes("manifest.json"))));
       threads = await loadRuntime(assets);
     }
-    const start = performance.now();
     const precisions = [...new Set(manifest.files.map((file) => file.precision))];
-    precision = wanted ?? precisions[0];
-    model = await Model.load(manifest, precision, assets, threads);
-    if (photo) await encode();
-    return { threads, precision, precisions, variant: manifest.variant, size: manifest.image_size, loadMs: performance.now() - start };
+    const precision = wanted ?? precisions[0];
+    const next = await Model.load(manifest, precision, assets, threads);
+    model?.delete();
+    model = next;
+    const times = photo ? await encode() : {};
+    return { threads, precision, precisions, variant: manifest.variant, size: manifest.image_size, ...times };
   },
 
   /** Takes a photograph (a Blob) and runs the encoder on it. */
@@ -39,7 +40,7 @@ const commands = {
       throw new UserError(`${width} × ${height} is ${megapixels.toFixed(0)} megapixels, at most ${MAX_MEGAPIXELS} fit: make the picture smaller first.`);
     }
     const input = inputSize(width, height, manifest.image_size);
-    photo = { width, height, input, rgb: resizeRgb(pixels(bitmap), width, height, ...input) };
+    photo = { width, height, input, rgb: resizeRgb(rowReader(bitmap), width, height, ...input) };
     bitmap.close();
     return { width, height, ...(await encode()) };
   },
@@ -95,13 +96,15 @@ async function encode() {
   return { encodeMs: performance.now() - start };
 }
 
-function pixels(bitmap) {
-  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  if (!context) throw new UserError("The browser has no memory left for this picture: make it smaller first.");
-  context.fillRect(0, 0, bitmap.width, bitmap.height);
-  context.drawImage(bitmap, 0, 0);
-  return context.getImageData(0, 0, bitmap.width, bitmap.height).data;
+/** Reads rows of a picture as RGBA. Strip by strip: phones limit a canvas to less than what their cameras take. */
+function rowReader(bitmap) {
+  const { width } = bitmap;
+  const context = new OffscreenCanvas(width, STRIP_ROWS).getContext("2d", { willReadFrequently: true });
+  return (y, count) => {
+    context.fillRect(0, 0, width, count);
+    context.drawImage(bitmap, 0, y, width, count, 0, 0, width, count);
+    return context.getImageData(0, 0, width, count).data;
+  };
 }
 
 const toModel = (x, y) => [(x * photo.input[0]) / photo.width, (y * photo.input[1]) / photo.height];
