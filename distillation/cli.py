@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from tqdm import tqdm
 from tinysam.distillation.checkpoints import NAME, ResumeError, load_state
 from tinysam.distillation.device import Device, compile_model
 from tinysam.distillation.objectives import Decoupled, FullStage, Objective, Supervised
-from tinysam.distillation.parallel import join, leave
+from tinysam.distillation.parallel import join, leave, own_device
 from tinysam.distillation.recipe import MODES, Recipe
-from tinysam.distillation.samples import Numbers, Samples, loader
+from tinysam.distillation.samples import Batch, Numbers, Samples, loader
 from tinysam.distillation.shards import ShardBatches, find_shards, shard_loader
 from tinysam.distillation.teacher import TeacherError, copy_decoder, load_teacher
 from tinysam.distillation.teacher_cache import TeacherCache
@@ -67,7 +68,7 @@ def objective_for(
         raise TeacherError(
             f"mode {recipe.mode} needs a teacher: give --teacher, and --teacher-checkpoint if it has none"
         )
-    teacher = load_teacher(args.teacher, args.teacher_checkpoint, recipe.image_size, args.device)
+    teacher = load_teacher(args.teacher, args.teacher_checkpoint, recipe.image_size, device.name)
     if recipe.mode == "full-stage":
         return FullStage(recipe, device, teacher)
     copy_decoder(student, teacher)
@@ -77,40 +78,64 @@ def objective_for(
     return Decoupled(device, teacher, TeacherCache(args.teacher_cache, teacher, identity, photos))
 
 
-def train(args: argparse.Namespace) -> None:
-    """Runs or continues a training."""
-    recipe = Recipe(**{field.name: getattr(args, field.name) for field in fields(Recipe)})
+def refuse_senseless(args: argparse.Namespace, recipe: Recipe) -> None:
+    """ValueError for options that do not go together, before anything is loaded."""
     if args.teacher_cache and (recipe.mode != "decoupled" or recipe.augmented or args.shards):
         raise TeacherError("--teacher-cache holds whole photographs of --data: use --mode decoupled and --no-augmented")
     if args.shards and args.backgrounds:
         raise DataError("--backgrounds go with --data: shards bring enough photographs of their own")
     if (args.out / NAME).exists() and not args.resume:
         raise ResumeError(f"{args.out} holds a run already: continue it with --resume, or choose another --out")
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    if args.log_every < 1:
+        raise ValueError(f"--log-every {args.log_every}: expected at least 1")
+
+
+def prepare_torch(threads: int | None, seed: int) -> None:
+    """What holds for the whole process."""
+    if threads:
+        torch.set_num_threads(threads)
     for kind in (np.float32, np.float64):
         np.finfo(kind)  # numpy looks at denormals once, and warns if they are gone by then
     torch.set_flush_denormal(True)
-    torch.manual_seed(recipe.seed)
-    rank, world = join(args.device)
-    photos = [photo for folder in args.data or [] for photo in read_coco(folder)]
-    photos += [photo for folder in args.backgrounds for photo in read_folder(folder)]
+    torch.manual_seed(seed)
+
+
+def student_of(args: argparse.Namespace, recipe: Recipe, device: Device) -> Sam:
+    """The model to train, on its device."""
     variant = get_variant(recipe.variant)
     model = build(variant, recipe.image_size) if args.scratch else load(variant, args.start, recipe.image_size)
-    model.to(args.device)
+    model.to(device.name)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    device = Device(args.device, args.precision == "bf16")
+    return model
+
+
+def batches_of(
+    args: argparse.Namespace, recipe: Recipe, photos: list[Photo], start: int, rank: int, world: int
+) -> Iterable[Batch]:
+    """This process's batches from step `start` on."""
+    if args.shards:
+        shards = ShardBatches(find_shards(args.shards), recipe, start, rank, world, args.skip_limit)
+        return shard_loader(shards, args.workers)
+    return loader(Samples(photos, recipe, limit=args.skip_limit), Numbers(recipe, start, rank, world), args.workers)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Runs or continues a training."""
+    recipe = Recipe(**{field.name: getattr(args, field.name) for field in fields(Recipe)})
+    refuse_senseless(args, recipe)
+    prepare_torch(args.threads, recipe.seed)
+    device = Device(own_device(args.device), args.precision == "bf16")
+    rank, world = join(device.name)
+    photos = [photo for folder in args.data or [] for photo in read_coco(folder)]
+    photos += [photo for folder in args.backgrounds for photo in read_folder(folder)]
+    model = student_of(args, recipe, device)
     objective = objective_for(recipe, args, model, device, photos)
     if args.compile:
         compile_model(model)
     trainer = Trainer(model, objective, recipe, device, args.out, args.minutes, rank, world)
     if (args.out / NAME).exists():
         trainer.resume(load_state(args.out, recipe, world))
-    if args.shards:
-        shards = ShardBatches(find_shards(args.shards), recipe, trainer.step, rank, world, args.skip_limit)
-        batches = shard_loader(shards, args.workers)
-    else:
-        batches = loader(Samples(photos, recipe), Numbers(recipe, trainer.step, rank, world), args.workers)
+    batches = batches_of(args, recipe, photos, trainer.step, rank, world)
     with tqdm(total=recipe.steps, initial=trainer.step, unit="step", disable=None if rank == 0 else True) as bar:
         for row in trainer.run(iter(batches), args.log_every):
             bar.update(int(row["step"]) - bar.n)
@@ -127,13 +152,19 @@ def line(row: dict[str, float]) -> str:
     )
 
 
+def reason(error: Exception) -> str:
+    """What went wrong, in one line; of an error that a worker passed on with its traceback, the last one."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[-1] if lines[0].startswith("Caught ") else lines[0]
+
+
 def main() -> int:
     """Entry point."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     try:
         train(parser().parse_args())
     except (OSError, ValueError, RuntimeError) as error:
-        print(f"tinysam-distill: {str(error).splitlines()[0] if str(error) else type(error).__name__}", file=sys.stderr)
+        print(f"tinysam-distill: {reason(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("tinysam-distill: stopped; --resume continues from the last checkpoint", file=sys.stderr)

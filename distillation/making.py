@@ -7,11 +7,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tinysam.distillation import augment
+from tinysam.distillation.faults import Damaged
 from tinysam.distillation.pixels import read_rgb
 from tinysam.distillation.points import sample_points
 from tinysam.distillation.prompts import first_prompt
 from tinysam.distillation.recipe import Recipe
-from tinysam.evaluation.coco import Photo
+from tinysam.evaluation.coco import UNREADABLE, Photo
 
 Rng = np.random.Generator
 Mask = NDArray[np.bool_]
@@ -67,11 +68,14 @@ class SampleMaker:
         self.recipe, self.open_photo, self.thing = recipe, open_photo, thing
 
     def read(self, photo: Photo) -> Image.Image:
-        """The decoded photograph; ValueError if it has not the size its annotations say."""
-        image = self.open_photo(photo)
+        """The decoded photograph; Damaged if it cannot be read or has not the size its annotations say."""
+        try:
+            image = self.open_photo(photo)
+        except UNREADABLE as error:
+            raise Damaged(photo.path, f"cannot be read ({error})") from error
         if image.size != (photo.width, photo.height):
-            annotated = f"{photo.width} x {photo.height}"
-            raise ValueError(f"{photo.path}: {image.width} x {image.height} pixels, its annotations say {annotated}")
+            sizes = f"{image.width} x {image.height} pixels, its annotations say {photo.width} x {photo.height}"
+            raise Damaged(photo.path, sizes)
         return image
 
     def view(self, photo: Photo, rng: Rng) -> augment.View:
@@ -85,7 +89,11 @@ class SampleMaker:
         return augment.crop(photo, recipe.image_size, around, recipe.smallest_crop, rng)
 
     def make(self, index: int, photo: Photo, rng: Rng) -> Sample | None:
-        """A sample of photograph number `index`, or None when no mask is visible in it."""
+        """A sample of photograph number `index`, or None when no mask is visible in it.
+
+        Raises:
+            Damaged: It, or one whose objects were to be pasted on it, cannot be used.
+        """
         recipe = self.recipe
         photograph = self.read(photo)
         view = self.view(photo, rng)

@@ -56,9 +56,9 @@ class Supervised:
             asked = rounds(lambda prompt: answer(student, embeddings, prompt), batch, count, recipe)
             for i, (prompt, decoded) in enumerate(asked):
                 with self.device.exact():
-                    result = supervised(decoded, batch, prompt.single)
-                losses.append(result.loss)
-                tally.masks(i, prompt, decoded, result.iou)
+                    loss, iou = supervised(decoded, batch, prompt.single)
+                losses.append(loss)
+                tally.masks(i, prompt, decoded, iou)
         return torch.stack(losses).mean()
 
 

@@ -13,11 +13,27 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 
+def own_device(name: str) -> str:
+    """The device of this process: under `torchrun`, `cuda` is the GPU of the process' number on its machine.
+
+    Raises:
+        ValueError: There is no GPU that PyTorch can use.
+    """
+    if not name.startswith("cuda"):
+        return name
+    if not torch.cuda.is_available():
+        raise ValueError(f"device {name}: no GPU that PyTorch can use; take --device cpu")
+    local = os.environ.get("LOCAL_RANK")
+    return name if local is None or ":" in name else f"{name}:{local}"
+
+
 def join(device: str) -> tuple[int, int]:
     """Joins the other processes if `torchrun` started this one; rank and number of processes."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return 0, 1
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     return dist.get_rank(), world
 

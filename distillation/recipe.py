@@ -28,6 +28,8 @@ class Recipe:
     rounds: float = 0.5
     """Mean number of further clicks, drawn from where the prediction is wrong; geometric, at most `max_rounds`."""
     max_rounds: int = 9
+    uniform_rounds: bool = False
+    """Whether the number of further clicks is drawn evenly from 0 to `max_rounds` instead, as TinySAM's."""
     hard_prompts: bool = True
     """Whether further clicks come from where the prediction is wrong, or from anywhere on the object."""
     hard_mask_weighting: bool = False
@@ -62,9 +64,15 @@ class Recipe:
         """Refuses settings that make no sense, before anything is computed."""
         if self.mode not in MODES:
             raise ValueError(f"unknown mode {self.mode!r}: expected one of {', '.join(MODES)}")
-        for name in ("batch", "prompts", "steps", "image_size"):
+        for name in ("batch", "prompts", "steps", "image_size", "max_rounds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
+        for name in ("seed", "rounds", "warmup", "decay_steps", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} {getattr(self, name)}: expected at least 0")
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} {getattr(self, name)}: expected more than 0")
         for name in ("box_share", "box_masks", "whole_share", "paste_share", "colour", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected 0 to 1")
@@ -72,6 +80,8 @@ class Recipe:
             raise ValueError(f"smallest_crop {self.smallest_crop}: expected more than 0, at most 1")
         if self.decay_steps > self.steps:
             raise ValueError(f"decay_steps {self.decay_steps} is more than steps {self.steps}")
+        if self.hard_mask_weighting and self.mode != "full-stage":
+            raise ValueError(f"hard_mask_weighting compares with a teacher's masks: mode full-stage, not {self.mode}")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for a checkpoint or a manifest."""
@@ -96,6 +106,7 @@ RESUMABLE = frozenset(
         "smallest_crop",
         "paste_share",
         "rounds",
+        "uniform_rounds",
         "box_masks",
         "learning_rate",
         "ema",

@@ -32,10 +32,15 @@ class Prompt:
 
 
 def round_count(recipe: Recipe, step: int) -> int:
-    """Further rounds of this step: geometric with mean `rounds`, at most `max_rounds`; the same in all processes."""
+    """Further rounds of this step, the same in all processes.
+
+    Geometric with mean `rounds` and at most `max_rounds`, or as often each number from 0 to `max_rounds`.
+    """
+    rng = np.random.default_rng([recipe.seed, step, 1])
+    if recipe.uniform_rounds:
+        return int(rng.integers(recipe.max_rounds + 1))
     if recipe.rounds <= 0:
         return 0
-    rng = np.random.default_rng([recipe.seed, step, 1])
     return min(int(rng.geometric(1 / (1 + recipe.rounds))) - 1, recipe.max_rounds)
 
 

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from tinysam.distillation.faults import Damaged, Faults
 from tinysam.distillation.making import Rng, Sample, SampleMaker
 from tinysam.distillation.pixels import PixelCache
 from tinysam.distillation.recipe import Recipe
-from tinysam.evaluation.coco import Photo
+from tinysam.evaluation.coco import DataError, Photo
 
 ATTEMPTS = 8
 """How many samples may turn out empty before the set counts as unusable."""
@@ -50,10 +51,11 @@ class Samples(Dataset[Sample]):
         photos: those without masks get objects of the others pasted on.
         recipe: what to make of them.
         cache_bytes: how much memory decoded photographs may take, per worker.
+        limit: how many damaged photographs are passed over, per worker.
     """
 
-    def __init__(self, photos: Sequence[Photo], recipe: Recipe, cache_bytes: int = 2 << 30) -> None:
-        self.recipe, self.photos = recipe, photos
+    def __init__(self, photos: Sequence[Photo], recipe: Recipe, cache_bytes: int = 2 << 30, limit: int = 100) -> None:
+        self.recipe, self.photos, self.faults = recipe, photos, Faults(limit)
         self.things = [photo for photo in photos if photo.masks]
         cache = PixelCache(cache_bytes)
         self.maker = SampleMaker(recipe, lambda photo: cache.read(photo.path), self.thing)
@@ -69,10 +71,14 @@ class Samples(Dataset[Sample]):
         for attempt in range(ATTEMPTS):
             rng = np.random.default_rng([self.recipe.seed, number, attempt])
             index = int(rng.integers(len(self.photos)))
-            sample = self.maker.make(index, self.photos[index], rng)
+            try:
+                sample = self.maker.make(index, self.photos[index], rng)
+            except Damaged as error:
+                self.faults(error)
+                continue
             if sample is not None:
                 return sample
-        raise ValueError(f"no usable masks in {ATTEMPTS} photographs in a row: are the annotations right?")
+        raise DataError(f"no usable masks in {ATTEMPTS} photographs in a row: are pictures and annotations right?")
 
 
 PER_PHOTO = ("pixels", "shown", "indexes")
@@ -84,13 +90,18 @@ def collate(samples: list[Sample]) -> Batch:
     return Batch(**{name: torch.from_numpy(join[name]([s[name] for s in samples])) for name in samples[0]})
 
 
+def share_of(recipe: Recipe, world: int) -> int:
+    """Photographs per step of each of `world` processes; ValueError if some would have more than others."""
+    if recipe.batch % world:
+        raise ValueError(f"batch {recipe.batch} does not divide over {world} processes")
+    return recipe.batch // world
+
+
 class Numbers(Sampler[list[int]]):
     """Sample numbers of this process, a list per step, from `start` to the recipe's last step."""
 
     def __init__(self, recipe: Recipe, start: int, rank: int = 0, world: int = 1) -> None:
-        if recipe.batch % world:
-            raise ValueError(f"batch {recipe.batch} does not divide over {world} processes")
-        self.recipe, self.start, self.rank, self.share = recipe, start, rank, recipe.batch // world
+        self.recipe, self.start, self.rank, self.share = recipe, start, rank, share_of(recipe, world)
 
     def __len__(self) -> int:
         return self.recipe.steps - self.start

@@ -3,12 +3,13 @@
 A shard holds pairs `<key>.jpg`, `<key>.json`; the json has `image` (width, height) and `annotations` with run-length
 masks. Every reader (a worker of a process) takes its share of the shards, in an order shuffled anew each epoch, and
 reads them from front to back, so nothing is unpacked and discs are read in sequence. A resumed run passes over the
-photographs that were used already: it continues exactly when it has as many processes and workers as before.
+photographs that were used already: it continues exactly when it has as many processes and workers as before. For the
+same reason a picture that turns out to be damaged is replaced by the one before it, so that the count stays.
 """
 
 import io
 import json
-import logging
+import tarfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -18,14 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from webdataset.tariterators import group_by_keys, tar_file_expander
+from webdataset.tariterators import group_by_keys, tar_file_iterator
 
+from tinysam.distillation.faults import Damaged, Faults
 from tinysam.distillation.making import LEAST_PIXELS, Rng, Sample, SampleMaker
 from tinysam.distillation.recipe import Recipe
-from tinysam.distillation.samples import ATTEMPTS, Batch, collate
+from tinysam.distillation.samples import ATTEMPTS, Batch, collate, share_of
 from tinysam.evaluation.coco import DataError, Mask, Photo, try_mask
-
-log = logging.getLogger(__name__)
 
 JPEG_END = b"\xff\xd9"
 RECENT = 32
@@ -49,53 +49,42 @@ def find_shards(folder: Path) -> list[Path]:
     return found
 
 
-class Faults:
-    """Counts what was skipped, and stops when it is too much."""
+def read_shards(paths: Iterable[Path], faults: Faults) -> Iterator[dict[str, Any]]:
+    """The files in tar shards, as webdataset groups them to samples; an empty one at the end of each shard.
 
-    def __init__(self, limit: int) -> None:
-        self.limit, self.count = limit, 0
-
-    def __call__(self, error: Exception | str) -> bool:
-        """Counts one; DataError above the limit. True, so that webdataset goes on."""
-        self.count += 1
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        log.warning("skipped (%d so far): %s", self.count, reason)
-        if self.count > self.limit:
-            raise DataError(f"more than {self.limit} damaged shards or photographs, the last: {reason}")
-        return True
-
-
-def open_shards(paths: Iterable[Path], faults: Faults) -> Iterator[dict[str, Any]]:
-    """Opened shards, as webdataset's expander takes them. Local files only: no URL, no command."""
+    Of a damaged shard, what comes before the damage. Local files only: no URL, no command.
+    """
     for path in paths:
-        if not path.is_file():
-            faults(f"{path}: no such file")
-            continue
-        with path.open("rb") as stream:
-            yield {"url": str(path), "stream": stream}
+        try:
+            with path.open("rb") as stream:
+                for file in tar_file_iterator(stream):
+                    yield {**file, "__url__": str(path)}
+        except (OSError, EOFError, ValueError, tarfile.TarError) as error:
+            faults(Damaged(path, str(error).partition(" @ ")[0]))
+        yield {}
 
 
 def read_entry(entry: dict[str, Any], size: int, number: int) -> Photo:
     """The annotations of one photograph, masks too small for the model's input left out.
 
     Raises:
-        ValueError: It is no photograph with a usable mask.
+        Damaged: It is no photograph with a usable mask.
     """
     name = f"{entry.get('__url__')}: {entry.get('__key__')}"
     if "jpg" not in entry or "json" not in entry:
-        raise ValueError(f"{name}: expected a .jpg and a .json")
+        raise Damaged(name, "expected a .jpg and a .json")
     try:
         content = json.loads(entry["json"])
         width, height = int(content["image"]["width"]), int(content["image"]["height"])
         read = [try_mask(annotation, width, height) for annotation in content["annotations"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{name}: not SA-1B's json ({error!r})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(name, f"not SA-1B's json ({error!r})") from error
     if not entry["jpg"].endswith(JPEG_END):
-        raise ValueError(f"{name}: cut off picture")
+        raise Damaged(name, "cut off picture")
     least = 2 * LEAST_PIXELS * (max(width, height) / size) ** 2
     masks = tuple(mask for mask in read if isinstance(mask, Mask) and mask.area >= least)
     if not masks:
-        raise ValueError(f"{name}: no usable mask")
+        raise Damaged(name, "no usable mask")
     return Photo(number, Path(name), width, height, masks)
 
 
@@ -114,10 +103,9 @@ class ShardBatches(IterableDataset[Batch]):
     def __init__(
         self, shards: Sequence[Path], recipe: Recipe, start: int, rank: int = 0, world: int = 1, limit: int = 100
     ) -> None:
-        if recipe.batch % world:
-            raise ValueError(f"batch {recipe.batch} does not divide over {world} processes")
+        self.share = share_of(recipe, world)
         self.shards, self.recipe, self.start, self.rank, self.world = list(shards), recipe, start, rank, world
-        self.limit = limit
+        self.faults = Faults(limit)
         self.recent: deque[Entry] = deque(maxlen=RECENT)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -128,12 +116,11 @@ class ShardBatches(IterableDataset[Batch]):
         reader, readers = self.rank * workers + turn, self.world * workers
         if len(self.shards) < readers:
             raise DataError(f"{len(self.shards)} shards for {readers} readers: use fewer processes or workers")
-        share = self.recipe.batch // self.world
         entries = self.entries(self.shards[reader::readers], reader)
-        for _ in range(share * len(range(turn, self.start, workers))):
+        for _ in range(self.share * len(range(turn, self.start, workers))):
             self.next(entries)
         for _ in range(self.start + worker, self.recipe.steps, workers):
-            yield collate([self.sample(self.next(entries), reader) for _ in range(share)])
+            yield collate([self.sample(self.next(entries), reader) for _ in range(self.share)])
 
     def next(self, entries: Iterator[Entry]) -> Entry:
         """The next photograph, remembered for pasting."""
@@ -142,17 +129,16 @@ class ShardBatches(IterableDataset[Batch]):
 
     def entries(self, shards: Sequence[Path], reader: int) -> Iterator[Entry]:
         """Usable photographs, epoch after epoch without end."""
-        faults, number = Faults(self.limit), 0
-        epoch = 0
+        number = epoch = 0
         while True:
             before = number
             order = np.random.default_rng([self.recipe.seed, reader, epoch]).permutation(len(shards))
-            files = tar_file_expander(open_shards([shards[i] for i in order], faults), handler=faults)
-            for entry in group_by_keys(files, handler=faults):
+            files = read_shards([shards[i] for i in order], self.faults)
+            for entry in group_by_keys(files, handler=self.ungrouped):
                 try:
                     photo = read_entry(entry, self.recipe.image_size, number)
-                except ValueError as error:
-                    faults(error)
+                except Damaged as error:
+                    self.faults(error)
                     continue
                 yield Entry(number, photo, entry["jpg"])
                 number += 1
@@ -160,24 +146,39 @@ class ShardBatches(IterableDataset[Batch]):
                 raise DataError(f"no usable photograph in {len(shards)} shards, such as {shards[0]}")
             epoch += 1
 
+    def ungrouped(self, error: Exception) -> bool:
+        """Passes over a file with no place in a sample, such as a second one of its name. True: webdataset goes on."""
+        name, _, why = str(error.args[0]).partition(": ")
+        self.faults(Damaged(name, why))
+        return True
+
     def sample(self, entry: Entry, reader: int) -> Sample:
+        """A sample of the photograph that was read last; if it cannot be used, of one before it."""
+        for source in reversed(self.recent):
+            sample = self.attempt(source, entry.number, reader)
+            if sample is not None:
+                return sample
+        raise DataError(f"{entry.photo.path}: cannot be used, and none of {len(self.recent) - 1} before it")
+
+    def attempt(self, source: Entry, number: int, reader: int) -> Sample | None:
         """A sample of one photograph; the last attempt shows all of it, in which its masks are large enough."""
         for attempt in range(ATTEMPTS + 1):
             recipe = self.recipe if attempt < ATTEMPTS else replace(self.recipe, augmented=False)
-            rng = np.random.default_rng([self.recipe.seed, reader, entry.number, attempt])
-            made = SampleMaker(recipe, self.decode, self.thing).make(entry.number, entry.photo, rng)
-            if made is not None:
-                return made
-        raise DataError(f"{entry.photo.path}: no mask is visible at {self.recipe.image_size} pixels")
+            rng = np.random.default_rng([self.recipe.seed, reader, number, attempt])
+            try:
+                sample = SampleMaker(recipe, self.decode, self.thing).make(source.number, source.photo, rng)
+            except Damaged as error:
+                self.faults(error)
+                continue
+            if sample is not None:
+                return sample
+        return None
 
     def decode(self, photo: Photo) -> Image.Image:
-        """One of the photographs read lately; DataError if it is damaged in a way that its ends do not show."""
+        """One of the photographs read lately."""
         entry = next(entry for entry in reversed(self.recent) if entry.photo is photo)
-        try:
-            with Image.open(io.BytesIO(entry.jpeg)) as opened:
-                return opened.convert("RGB")
-        except (OSError, SyntaxError) as error:
-            raise DataError(f"{photo.path}: damaged picture ({error})") from error
+        with Image.open(io.BytesIO(entry.jpeg)) as opened:
+            return opened.convert("RGB")
 
     def thing(self, rng: Rng) -> Photo:
         """A photograph read lately."""

@@ -9,8 +9,6 @@ Mask 0 (unambiguous) has weight 1 on boxes and on several clicks, and FIRST_CLIC
 arXiv:2304.02643, appendix A); on unambiguous prompts all three should be right, so the mean's share is larger.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -28,24 +26,16 @@ MEAN_AMBIGUOUS, MEAN_SINGLE = 0.1, 0.5
 IOU_WEIGHT = 1.0
 
 
-@dataclass(frozen=True)
-class Supervised:
-    """The loss, and what to log about it."""
-
-    loss: Tensor
-    """Scalar."""
-    iou: Tensor
-    """(P, 4) IoU of the masks at the points."""
-
-
-def supervised(decoded: Decoded, batch: Batch, single: Tensor, weight: Tensor | None = None) -> Supervised:
+def supervised(decoded: Decoded, batch: Batch, single: Tensor) -> tuple[Tensor, Tensor]:
     """The loss of one round.
 
     Args:
         decoded: the decoder's answer to P prompts.
         batch: with the truth at the points.
         single: (P,) bool, whether the prompt is unambiguous.
-        weight: (P,) weights of the mask losses, from hard mask weighting.
+
+    Returns:
+        Scalar loss, (P, 4) IoU of the masks with the truth.
     """
     logits = logits_at(decoded.low_res_masks.float(), batch.points)
     per_mask = 2 * cross_entropy(logits, batch.truth) + dice(logits, batch.truth, batch.area)
@@ -54,7 +44,5 @@ def supervised(decoded: Decoded, batch: Batch, single: Tensor, weight: Tensor | 
     three = (1 - share) * per_mask[:, 1:].amin(1) + share * per_mask[:, 1:].mean(1)
     masks = first + three
     iou = iou_at(logits.detach(), batch.truth, batch.area)
-    if weight is not None:
-        masks = masks * weight
     loss = masks.mean() + IOU_WEIGHT * predicted_iou(decoded.iou.float(), iou).sum(1).mean()
-    return Supervised(loss, iou)
+    return loss, iou

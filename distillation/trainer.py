@@ -21,7 +21,7 @@ from tinysam.models import Sam
 
 
 class Diverged(RuntimeError):
-    """The loss is not finite; the message says where the batch was kept."""
+    """The loss or its gradient is not finite; the message says where the batch was kept."""
 
 
 def optimizer_for(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
@@ -92,29 +92,31 @@ class Trainer:
         return State(self.step, self.seconds, self.recipe, self.world, weights, self.average.state, optimizer)
 
     def update(self, batch: Batch, tally: Tally) -> None:
-        """One optimizer step; Diverged if the loss is not finite."""
+        """One optimizer step; Diverged, with the weights as they were, if loss or gradient is not finite."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, self.step)
         loss = self.objective(self.model, batch, self.step, tally)
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise Diverged(self.keep(batch))
+            raise Diverged(self.keep(batch, "loss"))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self.world > 1:
             average_gradients(self.model.parameters())
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip))
+        if not math.isfinite(norm):
+            raise Diverged(self.keep(batch, "gradient"))
         self.optimizer.step()
         self.average.update(self.model, self.step)
         self.step += 1
-        tally.steps, tally.loss, tally.norm = tally.steps + 1, tally.loss + value, tally.norm + float(norm)
+        tally.steps, tally.loss, tally.norm = tally.steps + 1, tally.loss + value, tally.norm + norm
 
-    def keep(self, batch: Batch) -> str:
-        """Saves the batch whose loss is not finite; the message to stop with."""
+    def keep(self, batch: Batch, what: str) -> str:
+        """Saves the batch whose loss or gradient is not finite; the message to stop with."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"batch-{self.step}-rank-{self.rank}.pt"
         torch.save(vars(batch), path)
-        return f"the loss of step {self.step} is not finite; its batch is in {path}; lower the learning rate"
+        return f"the {what} of step {self.step} is not finite; its batch is in {path}; lower the learning rate"
 
     def run(self, batches: Iterator[Batch], every: int = 50) -> Iterator[dict[str, float]]:
         """Trains to the recipe's last step; yields a row for the log every `every` steps."""

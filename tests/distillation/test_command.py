@@ -63,12 +63,24 @@ def test_a_run_is_not_overwritten(drawn, tmp_path, monkeypatch, capsys):
         (["--variant", "huge"], "unknown variant 'huge'"),
         (["--box-share", "2"], "expected 0 to 1"),
         (["--backgrounds", "nowhere"], "nowhere: no pictures"),
+        (["--log-every", "0"], "--log-every 0: expected at least 1"),
+        (["--device", "cuda"], "device cuda: no GPU that PyTorch can use"),
     ],
 )
 def test_bad_input_ends_with_one_line(drawn, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     data = [] if {"--data", "--shards"} & set(arguments) else ["--data", drawn]
     assert distill(monkeypatch, *data, "--out", tmp_path / "out", *SHORT, *arguments) == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_an_error_in_a_worker_is_told_in_one_line(drawn, tmp_path, monkeypatch, capsys):
+    for picture in (drawn / "images").iterdir():
+        picture.unlink()
+    options = ["--workers", "1", "--skip-limit", "2"]
+    assert distill(monkeypatch, "--data", drawn, "--out", tmp_path / "out", *SHORT, *options) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tinysam-distill:")]
+    assert "more than 2 damaged shards or photographs, the last: " in line

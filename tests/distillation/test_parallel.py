@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from tinysam.distillation.parallel import share_batch_norm
-from tinysam.models.checkpoint import read_state
+from tests.evaluation.drawing import draw
+from tinysam.distillation.parallel import own_device, share_batch_norm
+from tinysam.models import get_variant
+from tinysam.models.checkpoint import read_state, weights_path
 
 
 def arguments(data: Path, out: Path, steps: int) -> list[str]:
@@ -32,21 +34,34 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def test_two_processes_give_the_result_of_one(drawn, tmp_path):
-    alone = subprocess.run(
-        [sys.executable, *arguments(drawn, tmp_path / "one", 2)], capture_output=True, text=True, timeout=300
-    )
-    assert alone.returncode == 0, alone.stderr
-    both = subprocess.run(
-        torchrun(arguments(drawn, tmp_path / "two", 2)),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment(),
-    )
-    assert both.returncode == 0, both.stderr
-    one, two = (torch.load(tmp_path / n / "checkpoint.pt", weights_only=True) for n in ("one", "two"))
-    start = read_state(Path(str(Path(__file__).parents[2] / "models/weights/nano.safetensors")))
+def run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment())
+    assert done.returncode == 0, done.stderr
+
+
+def checkpoint(folder: Path) -> dict:
+    return torch.load(folder / "checkpoint.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("set") / "drawn"
+    draw(folder, 4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(pictures: Path, tmp_path_factory) -> dict:
+    """The checkpoint of two steps by two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    run(torchrun(arguments(pictures, folder, 2)))
+    return checkpoint(folder)
+
+
+def test_two_processes_give_the_result_of_one(pictures, two, tmp_path):
+    run([sys.executable, *arguments(pictures, tmp_path, 2)])
+    one = checkpoint(tmp_path)
+    start = read_state(weights_path(get_variant("nano"), None))
     moved, apart = 0.0, 0.0
     for name, value in one["model"].items():
         if value.is_floating_point():
@@ -55,6 +70,26 @@ def test_two_processes_give_the_result_of_one(drawn, tmp_path):
     assert (one["world"], two["world"]) == (1, 2)
     # AdamW's first steps have the size of the rate whatever the gradient's, so rounding flips the sign of tiny ones.
     assert apart < 0.02 * moved
+
+
+def test_two_processes_resume_exactly(pictures, two, tmp_path):
+    run(torchrun(arguments(pictures, tmp_path, 1)))
+    assert checkpoint(tmp_path)["step"] == 1
+    run(torchrun([*arguments(pictures, tmp_path, 2), "--resume"]))
+    resumed = checkpoint(tmp_path)
+    assert resumed["step"] == 2
+    for part in ("model", "average"):
+        assert all(torch.equal(value, resumed[part][name]) for name, value in two[part].items())
+    for number, moments in two["optimizer"]["state"].items():
+        assert all(torch.equal(value, resumed["optimizer"]["state"][number][name]) for name, value in moments.items())
+
+
+def test_every_process_under_torchrun_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert own_device("cuda") == "cuda"
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert [own_device(name) for name in ("cuda", "cuda:1", "cpu")] == ["cuda:3", "cuda:1", "cpu"]
 
 
 def test_a_killed_process_ends_the_run_and_leaves_the_checkpoint(drawn, tmp_path):

@@ -18,6 +18,10 @@ def test_the_rate_warms_up_stays_and_falls_to_zero():
         ({"batch": 0}, "batch 0: expected at least 1"),
         ({"box_share": 1.5}, "box_share 1.5: expected 0 to 1"),
         ({"smallest_crop": 0.0}, "smallest_crop"),
+        ({"max_rounds": 0}, "max_rounds 0: expected at least 1"),
+        ({"warmup": -1}, "warmup -1: expected at least 0"),
+        ({"learning_rate": float("nan")}, "learning_rate nan: expected more than 0"),
+        ({"hard_mask_weighting": True}, "mode full-stage, not supervised"),
         ({"steps": 5, "decay_steps": 6}, "decay_steps 6 is more than steps 5"),
     ],
 )

@@ -39,6 +39,13 @@ def test_no_rounds_when_none_are_asked_for():
     assert {round_count(Recipe(rounds=0), step) for step in range(50)} == {0}
 
 
+def test_the_number_of_rounds_is_any_from_0_to_9_alike_on_demand():
+    recipe = Recipe(uniform_rounds=True)
+    counts = np.bincount([round_count(recipe, step) for step in range(3000)])
+    assert len(counts) == 10
+    assert np.allclose(counts / 3000, 0.1, atol=0.03)
+
+
 def test_a_click_goes_on_with_the_mask_it_trusts_most_and_a_box_with_mask_0():
     masks = torch.arange(4.0)[None, :, None, None].expand(2, 4, 3, 3)
     logits = chosen_logits(decoded(masks), torch.tensor([False, True]))

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from tinysam.distillation.augment import View, paste
 from tinysam.distillation.making import whole_pixels
 from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.samples import Numbers, Samples, collate
+from tinysam.evaluation.coco import DataError
 
 
 def test_the_same_number_gives_the_same_sample(photos, recipe):
@@ -82,10 +84,31 @@ def test_collate_keeps_prompts_of_a_photograph_together(photos, recipe):
     assert np.array_equal(batch.masks[2:4].numpy(), samples[1]["masks"])
 
 
-def test_masks_of_another_size_than_the_file_are_refused(photos, recipe):
-    from PIL import Image
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: Image.new("RGB", (50, 50)).save(path), "50 x 50 pixels, its annotations say"),
+        (lambda path: path.write_bytes(b"no picture"), "cannot be read"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-200]), "cannot be read"),
+        (lambda path: path.unlink(), "cannot be read"),
+    ],
+    ids=["size", "picture", "cut off", "missing"],
+)
+def test_a_damaged_photograph_is_passed_over_and_counted_once(photos, recipe, caplog, damage, reason):
+    damage(photos[1].path)
+    samples = Samples(photos, recipe, limit=1)
+    assert {int(samples[number]["indexes"]) for number in range(20)} == {0, 2, 3}
+    assert caplog.text.count("skipped") == 1
+    assert f"1.png: {reason}" in caplog.text
 
-    for photo in photos:
-        Image.new("RGB", (50, 50)).save(photo.path)
-    with pytest.raises(ValueError, match="50 x 50 pixels, its annotations say"):
-        Samples(photos, Recipe(image_size=224, augmented=False))[0]
+
+def test_too_many_damaged_photographs_stop_the_run(photos, recipe):
+    for photo in photos[:2]:
+        photo.path.unlink()
+    samples = Samples(photos, recipe, limit=1)
+    with pytest.raises(DataError, match="more than 1 damaged shards or photographs, the last: .*png: cannot be read"):
+        [samples[number] for number in range(20)]
+    for photo in photos[2:]:
+        photo.path.unlink()
+    with pytest.raises(DataError, match="no usable masks in 8 photographs in a row"):
+        Samples(photos, recipe)[0]

@@ -1,6 +1,7 @@
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 from tests.evaluation.drawing import draw
 from tinysam.distillation.recipe import Recipe
-from tinysam.distillation.shards import ShardBatches, find_shards, shard_loader
+from tinysam.distillation.shards import JPEG_END, ShardBatches, find_shards, shard_loader
 from tinysam.evaluation.coco import DataError
 
 
@@ -67,6 +68,37 @@ def test_a_truncated_shard_is_passed_over(shards, recipe, caplog):
     damaged.write_bytes(damaged.read_bytes()[:1000])
     assert len(read(shards, recipe)) == 7
     assert "skipped (1 so far)" in caplog.text
+    assert f"{damaged}: unexpected end of data" in caplog.text
+
+
+def test_a_shard_that_is_damaged_in_every_epoch_is_counted_once(shards, recipe):
+    damaged = shards / "sa_000001.tar"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    assert len(read(shards, recipe, limit=1)) == 7
+
+
+def test_a_damaged_picture_is_replaced_by_the_one_before_it(shards, recipe, caplog):
+    annotations = json.loads((shards.parent / "drawn/annotations.json").read_text())
+    with tarfile.open(shards / "sa_000001.tar", "w") as tar:
+        found = [a for a in annotations["annotations"] if a["image_id"] == 2]
+        add(tar, "sa_2.jpg", b"no picture, but it ends like one" + JPEG_END)
+        add(tar, "sa_2.json", json.dumps({"image": annotations["images"][2], "annotations": found}).encode())
+    plain = replace(recipe, augmented=False)
+    through = read(shards, plain, limit=1)
+    assert len(through) == 7
+    assert caplog.text.count("cannot be read") == 1
+    assert all(torch.equal(a, b) for a, b in zip(through[3:], read(shards, plain, start=3), strict=True))
+
+
+def test_nothing_to_put_in_the_place_of_a_damaged_picture_stops_the_run(shards, recipe):
+    for path in shards.glob("*.tar"):
+        with tarfile.open(path) as tar:
+            files = {name: tar.extractfile(name).read() for name in tar.getnames()}
+        with tarfile.open(path, "w") as tar:
+            for name, content in files.items():
+                add(tar, name, JPEG_END if name.endswith(".jpg") else content)
+    with pytest.raises(DataError, match="cannot be used, and none of 0 before it"):
+        read(shards, recipe)
 
 
 def test_too_many_damaged_shards_stop_the_run(shards, recipe):

@@ -1,12 +1,14 @@
 import math
 import pickle
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
-from tinysam.distillation import checkpoints
-from tinysam.distillation.checkpoints import ResumeError, load_state, write_atomically
+from tinysam.distillation.checkpoints import ResumeError, load_state
 from tinysam.distillation.device import Device, compile_model
 from tinysam.distillation.journal import read_rows
 from tinysam.distillation.objectives import Supervised
@@ -88,18 +90,37 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_batch(photos, recipe, tmp
     assert kept["pixels"].shape == (2, 3, 224, 224)
 
 
-def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
-    path = tmp_path / "checkpoint.pt"
-    write_atomically(path, b"previous")
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(photos, recipe, tmp_path):
+    run = trainer(recipe, tmp_path)
+    run.objective = lambda model, *_: sum((p - p.detach()).abs().sqrt().sum() for p in model.parameters())
+    with pytest.raises(Diverged, match="gradient of step 0 is not finite"):
+        list(run.run(batches(photos, recipe)))
+    assert (tmp_path / "batch-0-rank-0.pt").exists()
+    assert all(bool(p.isfinite().all()) for p in run.model.parameters())
 
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, b"next")
-    assert path.read_bytes() == b"previous"
-    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """Files cannot grow beyond so many bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(photos, recipe, tmp_path):
+    saved(photos, recipe, tmp_path)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    longer = Recipe.from_dict({**recipe.to_dict(), "steps": 4})
+    run = trainer(longer, tmp_path)
+    run.resume(load_state(tmp_path, longer, 1))
+    with room_for(len(before) // 2), pytest.raises(OSError, match="File too large"):
+        list(run.run(batches(photos, longer, run.step)))
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert not list(tmp_path.glob("*.part"))
+    assert load_state(tmp_path, longer, 1).step == 1
 
 
 def saved(photos, recipe, folder):
