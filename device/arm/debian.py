@@ -48,7 +48,7 @@ def unpack_packages(packages: tuple[str, ...], suite: str, architecture: str, ro
         root: folder to unpack into; made if absent.
 
     Raises:
-        DebianUnavailable: no mirror, no apt, or a download that failed; the message holds apt's last line.
+        DebianUnavailable: no mirror, no apt, or a download that failed; the message holds apt's first line.
     """
     source, root = mirror(), root.resolve()
     for name in MERGED_FOLDERS:
@@ -83,6 +83,7 @@ def _private_apt(folder: Path, source: str, suite: str, architecture: str) -> li
         "APT::Keep-Downloaded-Packages": "true",
         "Acquire::Languages": "none",
         "DPkg::Post-Invoke": "",
+        "APT::Update::Error-Mode": "any",
         "APT::Update::Post-Invoke": "",
     }
     command = ["apt-get", "-qq"]
@@ -107,4 +108,4 @@ def _run(command: list[str], what: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = (done.stderr or done.stdout).strip().splitlines()
-        raise DebianUnavailable(f"cannot get {what}: {lines[-1] if lines else f'apt-get exited {done.returncode}'}")
+        raise DebianUnavailable(f"cannot get {what}: {lines[0] if lines else f'apt-get exited {done.returncode}'}")

@@ -1,6 +1,5 @@
 """Where Debian's packages come from, and what is said where they cannot be had."""
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -35,7 +34,7 @@ def test_a_failed_download_leaves_no_root(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("DEBIAN_MIRROR", "http://127.0.0.1:9/debian")
     if not Path("/usr/bin/apt-get").exists():
         pytest.skip("no apt-get")
-    with pytest.raises(debian.DebianUnavailable, match="cannot get"):
+    with pytest.raises(debian.DebianUnavailable, match="cannot get the package list of bookworm/arm64: E: Failed"):
         root.build_root(root.BOOKWORM, tmp_path)
     assert list((tmp_path / "bookworm").iterdir()) == []
 
@@ -51,7 +50,7 @@ def test_boards_look_like_themselves_to_linux(tmp_path: Path) -> None:
 
 
 def test_a_package_that_cannot_be_unpacked_ends_the_stream(tmp_path: Path) -> None:
-    deb = _package(tmp_path, os.urandom(1 << 20))  # more than a pipe holds
+    deb = _package(tmp_path, bytes(1 << 20))  # more than a pipe holds
     with pytest.raises(debian.DebianUnavailable, match="cannot unpack thing.deb"):
         debian._unpack(deb, tmp_path / "missing")
 
@@ -77,7 +76,7 @@ def _package(folder: Path, content: bytes) -> Path:
     (package / "DEBIAN/control").write_text(control)
     deb = folder / "thing.deb"
     try:
-        subprocess.run(["dpkg-deb", "--build", str(package), str(deb)], check=True, capture_output=True)
+        subprocess.run(["dpkg-deb", "-Znone", "--build", str(package), str(deb)], check=True, capture_output=True)
     except FileNotFoundError:
         pytest.skip("no dpkg-deb")
     return deb
