@@ -22,6 +22,7 @@ from tinysam.distillation.teacher import TeacherError, copy_decoder, load_teache
 from tinysam.distillation.teacher_cache import TeacherCache
 from tinysam.distillation.trainer import Trainer
 from tinysam.evaluation.coco import DataError, Photo, read_coco, read_folder
+from tinysam.evaluation.command import run_command
 from tinysam.models import Sam, build, get_variant, load
 from tinysam.models.checkpoint import file_sha256, weights_path
 
@@ -152,26 +153,14 @@ def line(row: dict[str, float]) -> str:
     )
 
 
-def reason(error: Exception) -> str:
-    """What went wrong, in one line; of an error that a worker passed on with its traceback, the last one."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    return lines[-1] if lines[0].startswith("Caught ") else lines[0]
-
-
 def main() -> int:
     """Entry point."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    stopped = "stopped; --resume continues from the last checkpoint"
     try:
-        train(parser().parse_args())
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"tinysam-distill: {reason(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("tinysam-distill: stopped; --resume continues from the last checkpoint", file=sys.stderr)
-        return 130
+        return run_command("tinysam-distill", lambda: train(parser().parse_args()), stopped)
     finally:
         leave()
-    return 0
 
 
 if __name__ == "__main__":

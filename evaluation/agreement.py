@@ -21,6 +21,7 @@ from tinysam.calibration.judge import mask_iou
 from tinysam.evaluation.backends import ModelChoice
 from tinysam.evaluation.clicks import centre
 from tinysam.evaluation.coco import Mask, read_coco
+from tinysam.evaluation.command import run_command
 from tinysam.evaluation.prompted import Answers, decode, iou
 from tinysam.evaluation.reading import ahead, read_photo
 from tinysam.evaluation.tasks import spread
@@ -109,8 +110,8 @@ def table(result: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point."""
+def parser() -> argparse.ArgumentParser:
+    """Options of the command."""
     options = argparse.ArgumentParser(prog="python -m tinysam.evaluation.agreement", description=__doc__)
     options.add_argument("--data", type=Path, required=True, help="COCO-format folder with masks")
     options.add_argument("--reference", type=Path, required=True, help="artifact folder with fp32 ONNX files")
@@ -120,7 +121,11 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--max-masks", type=int, default=6, help="of a photograph (0: all)")
     options.add_argument("--threads", type=int)
     options.add_argument("--json", type=Path, help="also write the figures here")
-    arguments = options.parse_args(argv)
+    return options
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Compares all candidates and prints the table."""
     threads = arguments.threads or usable_cores()
     segmenters = {"fp32": ModelChoice("onnx", arguments.reference, "fp32", threads=threads).open()}
     for folder in arguments.artifacts:
@@ -137,7 +142,12 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{len(photos)} photographs, {len(found['fp32']) // len(KINDS)} masks\n\n{table(result)}")
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point."""
+    arguments = parser().parse_args(argv)
+    return run_command("agreement", lambda: run(arguments))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ means nothing, so the threshold is set where a share of the masks passes (`--sha
 
 import argparse
 import os
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from tinysam.evaluation.command import run_command
 from tinysam.models import Sam, build, get_variant, load, normalize
 from tinysam.runtime import Segmenter
 from tinysam.runtime.everything.generator import segment_everything
@@ -187,4 +189,4 @@ def _cat() -> Image.Image:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("bench_everything", main))

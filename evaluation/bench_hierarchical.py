@@ -9,6 +9,7 @@ machine.
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from tinysam.evaluation.coco import read_coco
+from tinysam.evaluation.command import run_command
 from tinysam.evaluation.everything import best_ious
 from tinysam.evaluation.tasks import spread
 from tinysam.runtime import Segmenter
@@ -85,4 +87,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("bench_hierarchical", main))

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from tinysam.evaluation.command import run_command
 from tinysam.models import build, get_variant, load
 
 METHODS: dict[str, tuple[str, ...]] = {
@@ -170,12 +171,8 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--limit", type=int, default=0, help="photographs to measure on, evenly spread (0: all)")
     known, further = options.parse_known_args(argv)
     plan = Plan(known.data, known.val, known.out, known.variant, known.size, known.teacher, known.limit, tuple(further))
-    try:
-        print(f"\n{table(compare(plan, known.seeds))}")
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"claims: {str(error).splitlines()[0]}", file=sys.stderr)
-        return 1
-    return 0
+    stopped = "stopped; the same command continues"
+    return run_command("claims", lambda: print(f"\n{table(compare(plan, known.seeds))}"), stopped)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from tinysam.evaluation import ray_engine, runner
 from tinysam.evaluation.annotate import AnnotateTask
 from tinysam.evaluation.backends import BACKENDS, ModelChoice
 from tinysam.evaluation.coco import DataError, Photo, read_coco, read_folder
+from tinysam.evaluation.command import run_command
 from tinysam.evaluation.detections import DetectionTask, read_detections
 from tinysam.evaluation.everything import EverythingTask
 from tinysam.evaluation.prompted import CLICKS, Protocol
@@ -169,15 +170,8 @@ def write(path: Path, content: dict[str, Any]) -> None:
 def main() -> int:
     """Entry point."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    try:
-        run(parser().parse_args())
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        print(f"tinysam-eval: {str(error).splitlines()[0] if str(error) else type(error).__name__}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("tinysam-eval: stopped; the same command with the same --out continues", file=sys.stderr)
-        return 130
-    return 0
+    stopped = "stopped; the same command with the same --out continues"
+    return run_command("tinysam-eval", lambda: run(parser().parse_args()), stopped)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.feeds import image_feeds
 from tinysam.calibration.images import load_image_set
+from tinysam.evaluation.command import run_command
 from tinysam.export.int8_files import calibration_runs, float_model
 from tinysam.export.tensors import model_file
 from tinysam.runtime.manifest import read_manifest, write_manifest
@@ -74,8 +75,10 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--calib-count", type=int, default=32)
     options.add_argument("--target", choices=("arm", "x86"), default="arm")
     arguments = options.parse_args(argv)
-    write_naive(arguments.source, arguments.destination, arguments.calib_count, arguments.target == "arm")
-    return 0
+    signed = arguments.target == "arm"
+    return run_command(
+        "naive", lambda: write_naive(arguments.source, arguments.destination, arguments.calib_count, signed)
+    )
 
 
 if __name__ == "__main__":

@@ -44,6 +44,13 @@ def test_summary_and_table_by_hand() -> None:
     )
 
 
+def test_a_missing_set_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--data", str(tmp_path), "--reference", str(tmp_path / "none"), str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("agreement: ")
+    assert error.count("\n") == 1
+
+
 def test_real_files_and_naive_ones(
     artifacts_dir: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
