@@ -19,8 +19,8 @@ from tinysam.models.checkpoint import read_state, weights_path
 
 def arguments(data: Path, out: Path, steps: int) -> list[str]:
     text = (
-        f"--data {data} --out {out} --device cpu --precision fp32 --threads 1 --workers 0 --image-size 224 --batch 4 "
-        f"--prompts 2 --steps {steps} --decay-steps 1 --warmup 1 --rounds 0.5 --max-rounds 1 --log-every 1 "
+        f"--data {data} --out {out} --device cpu --precision fp32 --threads 1 --workers 0 --image-size 224 --batch 2 "
+        f"--prompts 1 --steps {steps} --decay-steps 1 --warmup 1 --rounds 0.5 --max-rounds 1 --log-every 1 "
         "--ema 0 --learning-rate 0.0001"
     )
     return ["-m", "tinysam.distillation.cli", *text.split()]

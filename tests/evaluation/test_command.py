@@ -111,6 +111,23 @@ def test_everything_finds_the_drawn_things(drawn, tmp_path, monkeypatch):
     assert summary["everything"]["all"]["best_iou"] > 0.2
 
 
+def test_detections_are_made_in_photographs_without_annotations_too(drawn, tmp_path, monkeypatch, capsys):
+    content = json.loads((drawn / "annotations.json").read_text())
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"]]
+    (drawn / "annotations.json").write_text(json.dumps(content))
+    boxes = [{"image_id": n, "category_id": 1, "bbox": [10, 20, 50, 50], "score": 0.5} for n in range(4)]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    out = tmp_path / "out"
+    arguments = ("--data", drawn, "--task", "detections", "--boxes", tmp_path / "boxes.json", "--out", out)
+    assert evaluate(monkeypatch, *arguments) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["images"], summary["detections"]) == (4, 4)
+    assert 0 < summary["average_precision"]["AP50"] < 1
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes[1:]))
+    assert evaluate(monkeypatch, *arguments) == 1
+    assert "results of another model or other settings" in capsys.readouterr().err
+
+
 def test_annotating_a_folder_gives_a_set_to_train_on(drawn, tmp_path, monkeypatch):
     from tinysam.evaluation.coco import read_coco
 
