@@ -7,6 +7,7 @@ import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from safetensors.torch import save
@@ -39,9 +40,12 @@ class State:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces `path` by `content` at once; on failure (a full disk) the old file stays and the error is raised."""
+    """Replaces `path` by `content` at once, also while other processes do so.
+
+    On failure (a full disk) the old file stays and the error is raised.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
+    temporary = path.with_name(f"{path.name}.{uuid4().hex}.part")
     try:
         with temporary.open("wb") as file:
             file.write(content)

@@ -2,9 +2,10 @@
 
     L = a embedding_l1 + b token_l1 + c H mask_l1 + d focal + e dice + f iou_l1
 
-to the teacher's embedding, output tokens, masks and predicted IoU, and (focal, dice) to the truth. H is 1, or the hard
-mask weight. The paper does not publish its weights; those here are of the order that makes the terms of similar size
-for a student half-way (focal and dice as in SAM, 20 to 1).
+to the teacher's embedding, output tokens, masks and predicted IoU, and (focal, dice) to the truth. To the truth, mask 0
+is compared on unambiguous prompts, and masks 1 to 3 as in `supervised`. H is 1, or the hard mask weight by the best of
+each model's masks. The paper does not publish its weights; those here are of the order that makes the terms of similar
+size for a student half-way (focal and dice as in SAM, 20 to 1).
 """
 
 import torch
@@ -19,7 +20,7 @@ from tinysam.distillation.losses.predicted_iou import iou_at
 from tinysam.distillation.losses.token_l1 import token_l1
 from tinysam.distillation.points import logits_at
 from tinysam.distillation.samples import Batch
-from tinysam.distillation.supervised import MEAN_AMBIGUOUS, MEAN_SINGLE
+from tinysam.distillation.supervised import of_three
 from tinysam.models.mask_decoder import Decoded
 
 EMBEDDING, TOKEN, MASK, FOCAL, DICE, IOU = 1.0, 1.0, 0.2, 20.0, 1.0, 1.0
@@ -42,10 +43,7 @@ def full_stage(student: Decoded, teacher: Decoded, batch: Batch, single: Tensor,
     logits = logits_at(student.low_res_masks.float(), batch.points)
     iou = iou_at(logits.detach(), batch.truth, batch.area)
     per_mask = FOCAL * focal(logits, batch.truth) + DICE * dice(logits, batch.truth, batch.area)
-    share = torch.where(single, MEAN_SINGLE, MEAN_AMBIGUOUS)
-    truth = torch.where(single, per_mask[:, 0], 0) + (
-        (1 - share) * per_mask[:, 1:].amin(1) + share * per_mask[:, 1:].mean(1)
-    )
+    truth = torch.where(single, per_mask[:, 0], 0) + of_three(per_mask, single)
     masks = mask_l1(student.low_res_masks, teacher.low_res_masks)
     if weigh:
         teacher_iou = iou_at(logits_at(teacher.low_res_masks.float(), batch.points), batch.truth, batch.area)

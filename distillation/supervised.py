@@ -26,6 +26,12 @@ MEAN_AMBIGUOUS, MEAN_SINGLE = 0.1, 0.5
 IOU_WEIGHT = 1.0
 
 
+def of_three(per_mask: Tensor, single: Tensor) -> Tensor:
+    """(P, 4) loss of each mask, (P,) bool whether the prompt is unambiguous -> (P,) loss of masks 1 to 3 together."""
+    share = torch.where(single, MEAN_SINGLE, MEAN_AMBIGUOUS)
+    return (1 - share) * per_mask[:, 1:].amin(1) + share * per_mask[:, 1:].mean(1)
+
+
 def supervised(decoded: Decoded, batch: Batch, single: Tensor) -> tuple[Tensor, Tensor]:
     """The loss of one round.
 
@@ -40,9 +46,7 @@ def supervised(decoded: Decoded, batch: Batch, single: Tensor) -> tuple[Tensor, 
     logits = logits_at(decoded.low_res_masks.float(), batch.points)
     per_mask = 2 * cross_entropy(logits, batch.truth) + dice(logits, batch.truth, batch.area)
     first = per_mask[:, 0] * torch.where(single, 1.0, FIRST_CLICK)
-    share = torch.where(single, MEAN_SINGLE, MEAN_AMBIGUOUS)
-    three = (1 - share) * per_mask[:, 1:].amin(1) + share * per_mask[:, 1:].mean(1)
-    masks = first + three
+    masks = first + of_three(per_mask, single)
     iou = iou_at(logits.detach(), batch.truth, batch.area)
     loss = masks.mean() + IOU_WEIGHT * predicted_iou(decoded.iou.float(), iou).sum(1).mean()
     return loss, iou

@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-import os
 import sys
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ from tinysam.evaluation.prompted import CLICKS, Protocol
 from tinysam.evaluation.records import Records
 from tinysam.evaluation.sweep import SWEPT, SweepTask, Values
 from tinysam.evaluation.tasks import PromptedTask, Task, spread
+from tinysam.runtime.engines import usable_cores
 from tinysam.runtime.manifest import sha256_file
 
 TASKS = ("prompts", "everything", "sweep", "detections", "annotate")
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--variant", default="nano", help="(torch)")
     model.add_argument("--checkpoint", type=Path, help="weights (torch; default: the embedded ones)")
     model.add_argument("--image-size", type=int, help="side of the input (torch)")
-    model.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    model.add_argument("--threads", type=int, default=usable_cores())
     prompts = p.add_argument_group("prompts")
     prompts.add_argument("--no-box", action="store_true", help="leave out box prompts")
     prompts.add_argument("--clicks", type=int, nargs="*", default=list(CLICKS), help="numbers of clicks to report")

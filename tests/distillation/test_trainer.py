@@ -1,4 +1,5 @@
 import math
+import os
 import pickle
 import resource
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tinysam.distillation.checkpoints import ResumeError, load_state
+from tinysam.distillation.checkpoints import ResumeError, load_state, write_atomically
 from tinysam.distillation.device import Device, compile_model
 from tinysam.distillation.journal import read_rows
 from tinysam.distillation.objectives import Supervised
@@ -121,6 +122,20 @@ def test_a_full_disk_leaves_the_previous_checkpoint(photos, recipe, tmp_path):
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     assert not list(tmp_path.glob("*.part"))
     assert load_state(tmp_path, longer, 1).step == 1
+
+
+def test_two_processes_may_write_the_same_file(tmp_path, monkeypatch):
+    path, sync = tmp_path / "entry.npy", os.fsync
+
+    def meanwhile(handle: int) -> None:
+        monkeypatch.setattr(os, "fsync", sync)
+        write_atomically(path, b"of the other")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    write_atomically(path, b"mine")
+    assert path.read_bytes() == b"mine"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def saved(photos, recipe, folder):
