@@ -123,6 +123,19 @@ def test_a_prompt_that_does_not_fit_leaves_the_earlier_one(
     assert after == before
 
 
+def test_the_choices_do_not_cover_what_was_asked_for(
+    browser: Browser, site: str, photographs: dict[str, Path]
+) -> None:
+    is_above = """(() => { const row = document.querySelector('#candidates').getBoundingClientRect();
+        const view = document.querySelector('#view').getBoundingClientRect();
+        return (row.top + row.bottom) / 2 < (view.top + view.bottom) / 2; })()"""
+    high, low = ("drag", 100, 2, 200, 60), ("drag", 100, 140, 200, 198)
+    steps = ("press", TOOLBOX), high, ("evaluate", is_above), low, ("evaluate", is_above)
+    *_, above_at_high, _, above_at_low = browser.run(site, ("open", str(photographs["coffee"])), *steps)["results"]
+    assert not above_at_high
+    assert above_at_low
+
+
 def test_another_precision_looks_at_the_photograph_again(
     browser: Browser, site: str, photographs: dict[str, Path]
 ) -> None:

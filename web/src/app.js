@@ -106,9 +106,12 @@ async function everything() {
 function show(overlay, iou, chosen) {
   view.overlay?.close();
   view.overlay = overlay;
-  drawPrompt();
+  const { points, box } = drawPrompt();
   const row = $("#candidates");
   row.hidden = !iou;
+  // In the half of the picture where the prompt is not, so that it does not cover what was asked for.
+  const heights = [...points.map(([, y]) => y), ...(box ? [box[1], box[3]] : [])];
+  if (iou) row.classList.toggle("low", Math.min(...heights) + Math.max(...heights) < view.photo.height);
   row.replaceChildren(
     ...(iou ?? []).map((value, index) => {
       const button = Object.assign(document.createElement("button"), { textContent: `${index + 1} · ${Math.round(100 * value)} %` });
