@@ -15,10 +15,11 @@ from tests.web.conftest import Browser, unpack_mask
 from tinysam.runtime import Segmenter
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
-MEAN_IOU = {"int8": 0.96, "fp32": 0.9999}
-"""Of all masks. The two sides run different kernels. In fp32 that is nothing. A deep INT8 graph turns float differences
-of one part in a million into other roundings, which moves the embedding by 3 %, as much as the same noise in the input
-does on one machine, and masks of low predicted quality by more than good ones."""
+SAME = 0.9999
+"""Mean IoU of all masks with the same arithmetic: what the page does before and after the graphs is exact."""
+CHANCE = 0.01
+"""How much of the INT8 masks' mean IoU is chance. The two sides run different kernels, and a deep INT8 graph turns float
+differences of one part in a million into other roundings, as much as such noise in the input does on one machine."""
 TOOLBOX = '[data-tool="box"]'
 
 
@@ -46,7 +47,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_masks_equal_the_python_runtimes(
     browser: Browser, site: str, artifacts_dir: Path, photographs: dict[str, Path], precision: str
 ) -> None:
-    found = []
+    found, quantized = [], []
     for photograph in photographs.values():
         width, height = Image.open(photograph).size
         first, second = (round(0.5 * width), round(0.45 * height)), (round(0.3 * width), round(0.6 * height))
@@ -64,13 +65,17 @@ def test_masks_equal_the_python_runtimes(
                 request = json.dumps({"points": points, "box": prompt["box"], "choice": choice})
                 steps += [("evaluate", f"window.tinysam.call('predict', {request}).then(() => null)"), ("mask",)]
         shown = map(unpack_mask, browser.run(site, *steps)["results"][3::2])
-        segmenter = Segmenter(artifacts_dir, "tflite", precision)
-        segmenter.set_image(Image.open(photograph))
+        same, exact = (Segmenter(artifacts_dir, "tflite", wanted) for wanted in (precision, "fp32"))
+        same.set_image(Image.open(photograph))
+        exact.set_image(Image.open(photograph))
         for prompt in prompts:
             points, labels = (prompt["points"], prompt["labels"]) if prompt["points"] else (None, None)
-            found += [iou(next(shown), mask) for mask in segmenter.predict(points, labels, prompt["box"]).masks]
+            masks, references = (one.predict(points, labels, prompt["box"]).masks for one in (same, exact))
+            found += [iou(next(shown), mask) for mask in masks]
+            quantized += list(map(iou, masks, references))
     assert len(found) == 18
-    assert np.mean(found) >= MEAN_IOU[precision], found
+    # INT8 masks of the page are as near to Python's as these are to the fp32 masks.
+    assert np.mean(found) >= (SAME if precision == "fp32" else np.mean(quantized) - CHANCE), found
 
 
 def test_a_person_clicks_drags_and_saves(
@@ -123,9 +128,7 @@ def test_a_prompt_that_does_not_fit_leaves_the_earlier_one(
     assert after == before
 
 
-def test_the_choices_do_not_cover_what_was_asked_for(
-    browser: Browser, site: str, photographs: dict[str, Path]
-) -> None:
+def test_the_choices_do_not_cover_what_was_asked_for(browser: Browser, site: str, photographs: dict[str, Path]) -> None:
     is_above = """(() => { const row = document.querySelector('#candidates').getBoundingClientRect();
         const view = document.querySelector('#view').getBoundingClientRect();
         return (row.top + row.bottom) / 2 < (view.top + view.bottom) / 2; })()"""
