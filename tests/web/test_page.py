@@ -18,8 +18,8 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 SAME = 0.9999
 """Mean IoU of all masks with the same arithmetic: what the page does before and after the graphs is exact."""
 CHANCE = 0.01
-"""How much of the INT8 masks' mean IoU is chance. The two sides run different kernels, and a deep INT8 graph makes other
-roundings of float differences of one part in a million, as it does of such noise in the input on one machine."""
+"""How much of the INT8 masks' mean IoU is chance. The two sides run different kernels, and a deep INT8 graph rounds
+otherwise where float results differ by one part in a million, as it does with such noise in the input."""
 TOOLBOX = '[data-tool="box"]'
 
 
