@@ -35,6 +35,7 @@ SWEPT = (
     "stability_score_thresh",
     "coarse_logit_thresh",
     "coarse_agreement",
+    "coarse_thin_thresh",
     "box_nms_thresh",
 )
 """Settings that may have several values."""
@@ -100,10 +101,11 @@ class GridPass:
         point = np.array(self.point, np.intp)
         asked = np.ones(len(self.points), np.bool_)
         if settings.hierarchical:
-            sure = np.zeros(len(self.points), np.intp)
+            sure, thin = np.zeros(len(self.points), np.intp), np.zeros(len(self.points), np.bool_)
             for index in np.flatnonzero(good & self.first[point]):
                 sure += self.at_points[index] > settings.coarse_logit_thresh
-            asked = self.first | (sure < settings.coarse_agreement)
+                thin |= self.at_points[index] > settings.coarse_thin_thresh
+            asked = self.first | ~settings.left_out(0, sure, thin)
         chosen = np.flatnonzero(good & asked[point])
         boxes = cand.boxes_of([self.masks[index] for index in chosen])
         scores = np.array([self.masks[index].predicted_iou for index in chosen])

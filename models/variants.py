@@ -48,8 +48,9 @@ VARIANTS = {
             everything={
                 "pred_iou_thresh": 0.3,
                 "stability_score_thresh": 0.5,
-                "coarse_logit_thresh": 2.0,
-                "coarse_agreement": 2,
+                "coarse_logit_thresh": 4.0,
+                "coarse_agreement": 4,
+                "coarse_thin_thresh": 1.5,
             },
         ),
         Variant("tinysam", TINYVIT_5M, 1024, single_mask=False),

@@ -79,6 +79,8 @@ class EverythingThresholds:
     """Hierarchical mode: pixels of a confident mask above this logit need no second look."""
     coarse_agreement: int = 1
     """Hierarchical mode: if so many confident masks are above it there."""
+    coarse_thin_thresh: float = 1000.0
+    """Hierarchical mode: where one confident mask is above this logit, every second point is enough; 1000: nowhere."""
 
 
 @dataclass(frozen=True)
@@ -266,6 +268,7 @@ def _thresholds(data: Any) -> EverythingThresholds:
         "stability_score_offset": (0.0, 100.0),
         "box_nms_thresh": (0.0, 1.0),
         "coarse_logit_thresh": (-1000.0, 1000.0),
+        "coarse_thin_thresh": (-1000.0, 1000.0),
     }
     values = {name: _number(data, name, *limits, getattr(default, name)) for name, limits in ranges.items()}
     points, agreement = counts["points_per_side"], counts["coarse_agreement"]

@@ -48,8 +48,10 @@ class Found:
     """Of each decoder call: its points (P, 2) in pixels of the crop, and the highest predicted IoU (P,) of each."""
     reserve: list[Candidate] = field(default_factory=list)
     """If nothing is good: the best there is."""
-    sure: NDArray[np.intp] | None = None
-    """Hierarchical mode: in how many good masks' sure regions each low-res pixel is."""
+    sure: NDArray[np.intp] | int = 0
+    """Hierarchical mode: (side, side), how many good masks are above `coarse_logit_thresh` at each low-res pixel."""
+    thin: NDArray[np.bool_] | bool = False
+    """Hierarchical mode: (side, side), whether one is above `coarse_thin_thresh` there."""
 
 
 @dataclass(frozen=True)
@@ -120,22 +122,19 @@ class _Run:
         if self.settings.hierarchical:
             first = self.settings.first_pass(region.layer)
             self._pass(points[first], found, mark_sure=True)
-            points = points[~first]
-            points = points[~self._is_done(points, found.sure)]
+            sure, thin = self._at(points, found.sure), self._at(points, found.thin)
+            points = points[~first & ~self.settings.left_out(region.layer, sure, thin)]
         self._pass(points, found)
         if found.points and not found.good:
             self._fill_reserve(found)
         return found
 
-    def _is_done(self, points: Points, sure: NDArray[np.intp] | None) -> NDArray[np.bool_]:
-        """(n,) whether points of the crop fall into sure regions of the first pass."""
-        if sure is None:
-            return np.zeros(len(points), np.bool_)
-        x, y = (self.segmenter.frame.to_model(points) / LOW_RES_STRIDE).astype(np.intp).T
-        is_done: NDArray[np.bool_] = (
-            sure[np.minimum(y, len(sure) - 1), np.minimum(x, len(sure) - 1)] >= self.settings.coarse_agreement
-        )
-        return is_done
+    def _at(self, points: Points, low_res: NDArray[Any] | int) -> NDArray[Any]:
+        """(n,) values of a low-res map (side, side), or of one number for all of it, at points (n, 2) of the crop."""
+        side = self.segmenter.graphs.low_res_side
+        x, y = np.minimum(self.segmenter.frame.to_model(points) / LOW_RES_STRIDE, side - 1).astype(np.intp).T
+        values: NDArray[Any] = np.broadcast_to(low_res, (side, side))[y, x]
+        return values
 
     def _pass(self, points: Points, found: Found, mark_sure: bool = False) -> None:
         """Decodes points (n, 2) of the crop, batch by batch."""
@@ -169,8 +168,8 @@ class _Run:
         masks, origin = masks[good], points[decoded.kept[prompt[good]]]
         found.good += cand.make_candidates(frame, masks, iou[prompt, kind][good], scores[good], origin)
         if mark_sure:
-            sure = (masks > settings.coarse_logit_thresh).sum(axis=0)
-            found.sure = sure if found.sure is None else found.sure + sure
+            found.sure = found.sure + (masks > settings.coarse_logit_thresh).sum(axis=0)
+            found.thin = found.thin | (masks > settings.coarse_thin_thresh).any(axis=0)
 
     def _fill_reserve(self, found: Found) -> None:
         """Draws the masks of the points that came closest to the threshold, as nothing passed."""

@@ -15,7 +15,12 @@ from tinysam.runtime import Segmenter
 from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.everything.settings import EverythingSettings
 
-VALUES = (("pred_iou_thresh", (0.5, 0.8)), ("coarse_logit_thresh", (0.0, 2.0, 5.0)), ("coarse_agreement", (1, 2)))
+VALUES = (
+    ("pred_iou_thresh", (0.5, 0.8)),
+    ("coarse_logit_thresh", (0.0, 2.0, 5.0)),
+    ("coarse_agreement", (1, 2)),
+    ("coarse_thin_thresh", (1.0, 1000.0)),
+)
 
 
 @pytest.fixture
@@ -35,7 +40,7 @@ def rows(segmenter: Segmenter, photo: Photo) -> list[dict[str, Any]]:
 
 def test_every_row_is_what_the_generator_finds(segmenter: Segmenter, photo: Photo) -> None:
     found = rows(segmenter, photo)
-    assert len(found) == 2 * 2 * 3 * 2
+    assert len(found) == 2 * 2 * 3 * 2 * 2
     with Image.open(photo.path) as image:
         picture = image.convert("RGB")
     for row in found:

@@ -199,6 +199,26 @@ def test_points_are_left_out_only_where_enough_masks_agree(segmenter: Segmenter)
     assert asked[0] < asked[1] < asked[2] < asked[3] == 256
 
 
+def test_every_second_point_is_left_out_where_a_mask_is_above_the_lower_threshold(segmenter: Segmenter) -> None:
+    changes = {"points_per_side": 16, "coarse_logit_thresh": 1000.0}
+    asked = []
+    for thin in (1000.0, 15.0, -1000.0):
+        settings = EverythingSettings.of_model(disc_model.THRESHOLDS, coarse_thin_thresh=thin, **changes)
+        asked.append(segment_everything(segmenter, picture(200, 150), settings).points)
+    assert asked[0] == 256
+    assert asked[0] > asked[1] > asked[2]
+    assert asked[2] == 128  # all points of the first pass, (1, 1) to (13, 13), are of the half that is asked
+
+
+def test_left_out_points_form_a_chessboard() -> None:
+    settings = EverythingSettings(points_per_side=4, coarse_agreement=2)
+    nowhere, everywhere = np.zeros(16, np.intp), np.ones(16, np.bool_)
+    chessboard = settings.left_out(0, nowhere, everywhere).reshape(4, 4)
+    assert chessboard.tolist() == [[False, True, False, True], [True, False, True, False]] * 2
+    assert settings.left_out(0, nowhere + 2, ~everywhere).all()
+    assert not settings.left_out(0, nowhere + 1, ~everywhere).any()
+
+
 def test_small_regions_are_removed(segmenter: Segmenter) -> None:
     found = segment_everything(segmenter, picture(200, 150), plain(min_mask_region_area=10**6))
     assert found.masks  # the largest island of each mask stays

@@ -1,5 +1,6 @@
 // Segment everything: points on a grid, masks that are good and stable, no duplicates. As the Python runtime does it:
-// a quarter of the grid on each side first, then the other points that are not in sure regions of good masks (TinySAM).
+// a quarter of the grid on each side first, then the other points that are not in sure regions of good masks (TinySAM);
+// of those that a good mask covers, every second one.
 
 const COARSE = 4;
 const LABELS = { point: 1, padding: -1 };
@@ -24,9 +25,13 @@ export async function segmentEverything(model, embedding, input, onProgress, poi
   const side = model.lowRes;
   const seen = { width: Math.ceil(input[0] / 4), height: Math.ceil(input[1] / 4), side };
   const sure = new Uint16Array(side * side);
+  const thin = new Uint8Array(side * side);
   const good = [];
   const asked = [];
-  const total = settings.points_per_side ** 2;
+  const perSide = settings.points_per_side;
+  const total = perSide ** 2;
+  const agreement = settings.coarse_agreement ?? 1;
+  const thinAbove = settings.coarse_thin_thresh ?? Infinity;
   let done = 0;
 
   const ask = ([x, y], threshold) =>
@@ -41,18 +46,24 @@ export async function segmentEverything(model, embedding, input, onProgress, poi
       for (const one of candidates(masks.filter(({ iou }) => iou > minIou))) {
         if (one.stability < minStability) continue;
         good.push({ ...one, logits: one.logits.slice() });
-        if (mark) one.logits.forEach((value, i) => value > settings.coarse_logit_thresh && sure[i]++);
+        if (!mark) continue;
+        one.logits.forEach((value, i) => {
+          if (value > settings.coarse_logit_thresh) sure[i]++;
+          if (value > thinAbove) thin[i] = 1;
+        });
       }
       if (++done % REPORT_EVERY === 0) onProgress(done, total);
     }
   };
 
-  const points = grid(settings.points_per_side, input);
-  const first = firstPass(settings.points_per_side);
+  const points = grid(perSide, input);
+  const first = firstPass(perSide);
   await pass(points.filter((_, i) => first.has(i)), true);
-  const agreement = settings.coarse_agreement ?? 1;
-  const open = ([x, y]) => sure[Math.min(side - 1, y >> 2) * side + Math.min(side - 1, x >> 2)] < agreement;
-  const fine = points.filter((point, i) => !first.has(i) && open(point));
+  const open = ([x, y], i) => {
+    const at = Math.min(side - 1, y >> 2) * side + Math.min(side - 1, x >> 2);
+    return sure[at] < agreement && !(thin[at] && (i + Math.floor(i / perSide)) % 2);
+  };
+  const fine = points.filter((point, i) => !first.has(i) && open(point, i));
   done = total - fine.length;
   await pass(fine, false);
 
