@@ -42,7 +42,8 @@ class ModelChoice:
 
             return TorchSegmenter(self.variant, self.checkpoint, self.image_size, self.threads)
         segmenter = Segmenter(self.artifacts, self.backend, self.precision, self.threads)
-        run_quietly(segmenter)
+        if self.backend == "tflite":
+            run_quietly(segmenter)
         return segmenter
 
     def identity(self) -> dict[str, str]:

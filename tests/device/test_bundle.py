@@ -154,28 +154,21 @@ def test_install_tells_a_32_bit_system_what_to_do(folder: Path, pi: dict[str, st
     assert "install the 64-bit Raspberry Pi OS" in message(done)
 
 
-def test_install_refuses_an_old_python(folder: Path, pi: dict[str, str], tmp_path: Path) -> None:
-    old = 'case "$2" in *print*) echo 3.9 ;; *) exit 1 ;; esac'
-    _program(tmp_path / "programs/python3", old)
-    done = install(folder, pi)
-    assert done.returncode == 1
-    assert "Python 3.9 is too old: 3.10 or newer" in message(done)
-
-
-def test_install_refuses_32_bit_programs_under_a_64_bit_kernel(
-    folder: Path, pi: dict[str, str], tmp_path: Path
+@pytest.mark.parametrize(
+    ("version", "fails", "words"),
+    [
+        pytest.param("3.9", "*", "Python 3.9 is too old: 3.10 or newer", id="old"),
+        pytest.param("3.11", "*maxsize*", "install the 64-bit Raspberry Pi OS", id="32-bit programs, 64-bit kernel"),
+        pytest.param("3.11", "*GNU_LIBC*", "not glibc", id="Termux"),
+    ],
+)
+def test_install_refuses_a_python_that_the_engines_do_not_have(
+    folder: Path, pi: dict[str, str], tmp_path: Path, version: str, fails: str, words: str
 ) -> None:
-    _program(tmp_path / "programs/python3", 'case "$2" in *print*) echo 3.11 ;; *maxsize*) exit 1 ;; esac')
+    _program(tmp_path / "programs/python3", f'case "$2" in *print*) echo {version} ;; {fails}) exit 1 ;; esac')
     done = install(folder, pi)
     assert done.returncode == 1
-    assert "install the 64-bit Raspberry Pi OS" in message(done)
-
-
-def test_install_sends_termux_to_a_debian(folder: Path, pi: dict[str, str], tmp_path: Path) -> None:
-    _program(tmp_path / "programs/python3", 'case "$2" in *print*) echo 3.11 ;; *GNU_LIBC*) exit 1 ;; esac')
-    done = install(folder, pi)
-    assert done.returncode == 1
-    assert "not glibc" in message(done)
+    assert words in message(done)
 
 
 def test_install_names_a_file_with_a_changed_byte(folder: Path, pi: dict[str, str], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`python -m tinysam.evaluation.claims`: the papers' training methods side by side, at a scale one machine can do.
+"""`python -m tinysam.distillation.claims`: the papers' training methods side by side, at a scale one machine can do.
 
 The student is the teacher's architecture with a new encoder, drawn from the seed, and the teacher's decoder. Every
 method gets the same student, photographs and number of steps:
@@ -24,8 +24,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
+from tinysam.distillation.checkpoints import WEIGHTS, write_atomically
+from tinysam.distillation.teacher import copy_decoder
 from tinysam.evaluation.command import run_command
 from tinysam.models import build, get_variant, load
 
@@ -37,7 +39,6 @@ METHODS: dict[str, tuple[str, ...]] = {
 }
 INT8 = "INT8"
 PROMPTS = ("box", "click_1", "click_3")
-WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,9 @@ def write_start(plan: Plan, seed: int) -> Path:
         variant = get_variant(plan.variant)
         teacher = load(variant, plan.teacher, plan.size)
         torch.manual_seed(seed)
-        student = build(variant, plan.size).state_dict()
-        kept = {name: value for name, value in teacher.state_dict().items() if not name.startswith("image_encoder.")}
-        plan.out.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous() for name, value in {**student, **kept}.items()}, path)
+        student = build(variant, plan.size)
+        copy_decoder(student, teacher)
+        write_atomically(path, save({name: value.contiguous() for name, value in student.state_dict().items()}))
     return path
 
 
@@ -160,7 +160,7 @@ def compare(plan: Plan, seeds: Sequence[int]) -> dict[str, list[dict[str, float]
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; options it does not know go to `tinysam-distill`."""
-    options = argparse.ArgumentParser(prog="python -m tinysam.evaluation.claims", description=__doc__)
+    options = argparse.ArgumentParser(prog="python -m tinysam.distillation.claims", description=__doc__)
     options.add_argument("--data", type=Path, required=True, help="COCO-format folder to train on")
     options.add_argument("--val", type=Path, required=True, help="COCO-format folder to measure on")
     options.add_argument("--out", type=Path, default=Path("runs/claims"))
