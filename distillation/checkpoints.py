@@ -37,6 +37,8 @@ class State:
     model: dict[str, Tensor]
     average: dict[str, Tensor]
     optimizer: dict[str, Any]
+    teacher: str = ""
+    """Variant and SHA-256 of the teacher's weights, if there is one."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -71,11 +73,12 @@ def half(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.half().contiguous() if v.is_floating_point() else v.contiguous() for k, v in weights.items()}
 
 
-def load_state(folder: Path, recipe: Recipe, world: int) -> State:
+def load_state(folder: Path, recipe: Recipe, world: int, teacher: str = "") -> State:
     """The checkpoint of a run, if `recipe` may continue it.
 
     Raises:
-        ResumeError: Damaged, made by a different number of processes, or by settings that may not change.
+        ResumeError: Damaged, made by a different number of processes, with another teacher, or by settings that may not
+            change.
     """
     path = folder / NAME
     try:
@@ -86,6 +89,11 @@ def load_state(folder: Path, recipe: Recipe, world: int) -> State:
         raise ResumeError(f"{path}: cannot be continued ({reason})") from error
     if state.world != world:
         raise ResumeError(f"{path}: made by {state.world} processes, not {world}: start as many")
+    if state.teacher != teacher:
+        told = [which or "no teacher" for which in (state.teacher, teacher)]
+        raise ResumeError(
+            f"{path}: learned from {told[0]}, not from {told[1]}: give the same, or another output folder"
+        )
     old, new = state.recipe.to_dict(), recipe.to_dict()
     if changed := [f"{k} {old[k]} -> {new[k]}" for k in old if old[k] != new[k] and k not in RESUMABLE]:
         raise ResumeError(f"{path}: these settings cannot change: {', '.join(changed)}; use another output folder")

@@ -18,13 +18,12 @@ from tinysam.distillation.parallel import join, leave, own_device
 from tinysam.distillation.recipe import MODES, Recipe
 from tinysam.distillation.samples import Batch, Numbers, Samples, loader
 from tinysam.distillation.shards import ShardBatches, find_shards, shard_loader
-from tinysam.distillation.teacher import TeacherError, copy_decoder, load_teacher
+from tinysam.distillation.teacher import TeacherError, copy_decoder, identity, load_teacher
 from tinysam.distillation.teacher_cache import TeacherCache
 from tinysam.distillation.trainer import Trainer
 from tinysam.evaluation.coco import DataError, Photo, read_coco, read_folder
 from tinysam.evaluation.command import run_command
 from tinysam.models import Sam, build, get_variant, load
-from tinysam.models.checkpoint import file_sha256, weights_path
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,22 +60,21 @@ def parser() -> argparse.ArgumentParser:
 
 def objective_for(
     recipe: Recipe, args: argparse.Namespace, student: Sam, device: Device, photos: list[Photo]
-) -> Objective:
-    """What the recipe's mode minimizes; loads the teacher if there is one."""
+) -> tuple[Objective, str]:
+    """What the recipe's mode minimizes, and the identity of its teacher; loads the teacher if there is one."""
     if recipe.mode == "supervised":
-        return Supervised(recipe, device)
+        return Supervised(recipe, device), ""
     if args.teacher is None:
         raise TeacherError(
             f"mode {recipe.mode} needs a teacher: give --teacher, and --teacher-checkpoint if it has none"
         )
     teacher = load_teacher(args.teacher, args.teacher_checkpoint, recipe.image_size, device.name)
+    taught_by = identity(args.teacher, args.teacher_checkpoint)
     if recipe.mode == "full-stage":
-        return FullStage(recipe, device, teacher)
+        return FullStage(recipe, device, teacher), taught_by
     copy_decoder(student, teacher)
-    if args.teacher_cache is None:
-        return Decoupled(device, teacher)
-    identity = file_sha256(weights_path(get_variant(args.teacher), args.teacher_checkpoint))
-    return Decoupled(device, teacher, TeacherCache(args.teacher_cache, teacher, identity, photos))
+    cache = TeacherCache(args.teacher_cache, teacher, taught_by, photos) if args.teacher_cache else None
+    return Decoupled(device, teacher, cache), taught_by
 
 
 def refuse_senseless(args: argparse.Namespace, recipe: Recipe) -> None:
@@ -130,12 +128,12 @@ def train(args: argparse.Namespace) -> None:
     photos = [photo for folder in args.data or [] for photo in read_coco(folder)]
     photos += [photo for folder in args.backgrounds for photo in read_folder(folder)]
     model = student_of(args, recipe, device)
-    objective = objective_for(recipe, args, model, device, photos)
+    objective, taught_by = objective_for(recipe, args, model, device, photos)
     if args.compile:
         compile_model(model)
-    trainer = Trainer(model, objective, recipe, device, args.out, args.minutes, rank, world)
+    trainer = Trainer(model, objective, recipe, device, args.out, args.minutes, rank, world, taught_by)
     if (args.out / NAME).exists():
-        trainer.resume(load_state(args.out, recipe, world))
+        trainer.resume(load_state(args.out, recipe, world, taught_by))
     batches = batches_of(args, recipe, photos, trainer.step, rank, world)
     with tqdm(total=recipe.steps, initial=trainer.step, unit="step", disable=None if rank == 0 else True) as bar:
         for row in trainer.run(iter(batches), args.log_every):

@@ -43,7 +43,7 @@ def full_stage(student: Decoded, teacher: Decoded, batch: Batch, single: Tensor,
     logits = logits_at(student.low_res_masks.float(), batch.points)
     iou = iou_at(logits.detach(), batch.truth, batch.area)
     per_mask = FOCAL * focal(logits, batch.truth) + DICE * dice(logits, batch.truth, batch.area)
-    truth = torch.where(single, per_mask[:, 0], 0) + of_three(per_mask, single)
+    truth = torch.where(single, per_mask[:, 0], 0) + of_three(per_mask, student.iou, single)
     masks = mask_l1(student.low_res_masks, teacher.low_res_masks)
     if weigh:
         teacher_iou = iou_at(logits_at(teacher.low_res_masks.float(), batch.points), batch.truth, batch.area)

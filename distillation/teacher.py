@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from tinysam.models import Sam, get_variant, load
+from tinysam.models.checkpoint import file_sha256, weights_path
 
 
 class TeacherError(ValueError):
@@ -26,6 +27,11 @@ def load_teacher(name: str, checkpoint: Path | None, image_size: int, device: st
         )
     teacher = load(variant, checkpoint, image_size).to(device)
     return teacher.requires_grad_(False).eval()
+
+
+def identity(name: str, checkpoint: Path | None) -> str:
+    """Variant and SHA-256 of a teacher's weights; CheckpointError if it has none."""
+    return f"{name} {file_sha256(weights_path(get_variant(name), checkpoint))}"
 
 
 def check_embedding(student: torch.Tensor, teacher: torch.Tensor) -> None:

@@ -58,6 +58,7 @@ class Trainer:
         minutes: between checkpoints.
         rank: of this process.
         world: number of processes.
+        teacher: variant and SHA-256 of the teacher's weights, if there is one; a run cannot continue with another.
     """
 
     def __init__(
@@ -70,9 +71,11 @@ class Trainer:
         minutes: float = 3.0,
         rank: int = 0,
         world: int = 1,
+        teacher: str = "",
     ) -> None:
         self.model, self.objective, self.recipe, self.device = model, objective, recipe, device
         self.folder, self.minutes, self.rank, self.world = folder, minutes, rank, world
+        self.teacher = teacher
         if world > 1:
             share_batch_norm(model)
         self.optimizer = optimizer_for(model, recipe)
@@ -89,7 +92,9 @@ class Trainer:
     def state(self) -> State:
         """What a checkpoint holds."""
         weights, optimizer = self.model.state_dict(), self.optimizer.state_dict()
-        return State(self.step, self.seconds, self.recipe, self.world, weights, self.average.state, optimizer)
+        return State(
+            self.step, self.seconds, self.recipe, self.world, weights, self.average.state, optimizer, self.teacher
+        )
 
     def update(self, batch: Batch, tally: Tally) -> None:
         """One optimizer step; Diverged, with the weights as they were, if loss or gradient is not finite."""

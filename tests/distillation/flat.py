@@ -17,11 +17,11 @@ def batch_of(prompts: int) -> Batch:
     return Batch(empty, empty, empty, empty, empty, points, truth, area, empty, empty)
 
 
-def decoded(logits: list[list[float]], token: float = 0.0, iou: float = 0.0) -> Decoded:
-    """Four logits for each prompt, and the value of all tokens and predicted IoU."""
+def decoded(logits: list[list[float]], token: float = 0.0, iou: float | list[float] = 0.0) -> Decoded:
+    """Four logits for each prompt, the value of all tokens, and the predicted IoU of all masks or of each."""
     masks = torch.tensor(logits)[:, :, None, None].expand(-1, -1, 8, 8)
     prompts = len(logits)
-    return Decoded(masks, torch.full((prompts, 4), iou), torch.full((prompts, 5, 8), token))
+    return Decoded(masks, torch.tensor(iou).expand(prompts, 4), torch.full((prompts, 5, 8), token))
 
 
 def dice_of(logit: float) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tinysam.distillation.checkpoints import ResumeError, load_state, write_atomically
+from tinysam.distillation.checkpoints import ResumeError, load_state, save_state, write_atomically
 from tinysam.distillation.device import Device, compile_model
 from tinysam.distillation.journal import read_rows
 from tinysam.distillation.objectives import Supervised
@@ -153,6 +153,15 @@ def test_resume_refuses_another_number_of_processes_and_other_settings(photos, r
         load_state(tmp_path, Recipe.from_dict({**recipe.to_dict(), "seed": 5}), 1)
     longer = Recipe.from_dict({**recipe.to_dict(), "steps": 50})
     assert load_state(tmp_path, longer, 1).step == 1
+
+
+def test_resume_refuses_another_teacher(photos, recipe, tmp_path):
+    run = trainer(recipe, tmp_path)
+    run.teacher = "tinysam 1234"
+    save_state(tmp_path, run.state())
+    with pytest.raises(ResumeError, match="learned from tinysam 1234, not from no teacher"):
+        load_state(tmp_path, recipe, 1)
+    assert load_state(tmp_path, recipe, 1, "tinysam 1234").step == 0
 
 
 def test_resume_refuses_a_damaged_file_and_runs_nothing_in_it(tmp_path, recipe):
