@@ -16,6 +16,7 @@ from tinysam.distillation.device import Device, compile_model
 from tinysam.distillation.objectives import Decoupled, FullStage, Objective, Supervised
 from tinysam.distillation.parallel import join, leave, own_device
 from tinysam.distillation.recipe import MODES, Recipe
+from tinysam.distillation.resident import Resident, can_stay, fits
 from tinysam.distillation.samples import Batch, Numbers, Samples, loader
 from tinysam.distillation.shards import ShardBatches, find_shards, shard_loader
 from tinysam.distillation.teacher import TeacherError, copy_decoder, identity, load_teacher
@@ -41,6 +42,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--teacher", help="variant of the teacher: sam_vit_b, sam_vit_l, sam_vit_h, tinysam, nano, ...")
     p.add_argument("--teacher-checkpoint", type=Path, help="its weights (default: the embedded ones, if it has any)")
     p.add_argument("--teacher-cache", type=Path, help="folder for its embeddings (decoupled, whole photographs)")
+    p.add_argument(
+        "--resident",
+        action=argparse.BooleanOptionalAction,
+        help="keep photographs and teacher embeddings on the device (decoupled, whole photographs; default: on a GPU, "
+        "if they fit in half of its free memory)",
+    )
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     p.add_argument("--compile", action="store_true", help="fuse kernels with torch.compile; needs a C++ compiler")
@@ -59,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def objective_for(
-    recipe: Recipe, args: argparse.Namespace, student: Sam, device: Device, photos: list[Photo]
+    recipe: Recipe, args: argparse.Namespace, student: Sam, device: Device, photos: list[Photo], resident: bool
 ) -> tuple[Objective, str]:
     """What the recipe's mode minimizes, and the identity of its teacher; loads the teacher if there is one."""
     if recipe.mode == "supervised":
@@ -73,8 +80,9 @@ def objective_for(
     if recipe.mode == "full-stage":
         return FullStage(recipe, device, teacher), taught_by
     copy_decoder(student, teacher)
-    cache = TeacherCache(args.teacher_cache, teacher, taught_by, photos) if args.teacher_cache else None
-    return Decoupled(device, teacher, cache), taught_by
+    if args.teacher_cache is None:
+        return Decoupled(device, teacher), taught_by
+    return Decoupled(device, teacher, TeacherCache(args.teacher_cache, teacher, taught_by, photos, resident)), taught_by
 
 
 def refuse_senseless(args: argparse.Namespace, recipe: Recipe) -> None:
@@ -83,6 +91,8 @@ def refuse_senseless(args: argparse.Namespace, recipe: Recipe) -> None:
         raise TeacherError("--teacher-cache holds whole photographs of --data: use --mode decoupled and --no-augmented")
     if args.shards and args.backgrounds:
         raise DataError("--backgrounds go with --data: shards bring enough photographs of their own")
+    if args.resident and (args.shards or not can_stay(recipe)):
+        raise DataError("--resident keeps whole photographs of --data: use --mode decoupled and --no-augmented")
     if (args.out / NAME).exists() and not args.resume:
         raise ResumeError(f"{args.out} holds a run already: continue it with --resume, or choose another --out")
     if args.log_every < 1:
@@ -109,13 +119,19 @@ def student_of(args: argparse.Namespace, recipe: Recipe, device: Device) -> Sam:
 
 
 def batches_of(
-    args: argparse.Namespace, recipe: Recipe, photos: list[Photo], start: int, rank: int, world: int
+    args: argparse.Namespace,
+    recipe: Recipe,
+    photos: list[Photo],
+    numbers: Numbers,
+    device: Device,
+    resident: bool,
 ) -> Iterable[Batch]:
-    """This process's batches from step `start` on."""
+    """This process's batches."""
     if args.shards:
-        shards = ShardBatches(find_shards(args.shards), recipe, start, rank, world, args.skip_limit)
-        return shard_loader(shards, args.workers)
-    return loader(Samples(photos, recipe, limit=args.skip_limit), Numbers(recipe, start, rank, world), args.workers)
+        where = (numbers.start, numbers.rank, numbers.world)
+        return shard_loader(ShardBatches(find_shards(args.shards), recipe, *where, args.skip_limit), args.workers)
+    samples = Samples(photos, recipe, limit=args.skip_limit)
+    return Resident(samples, numbers, device, args.workers) if resident else loader(samples, numbers, args.workers)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -128,13 +144,14 @@ def train(args: argparse.Namespace) -> None:
     photos = [photo for folder in args.data or [] for photo in read_coco(folder)]
     photos += [photo for folder in args.backgrounds for photo in read_folder(folder)]
     model = student_of(args, recipe, device)
-    objective, taught_by = objective_for(recipe, args, model, device, photos)
+    resident = fits(recipe, len(photos), device) if args.resident is None else args.resident
+    objective, taught_by = objective_for(recipe, args, model, device, photos, resident)
     if args.compile:
         compile_model(model)
     trainer = Trainer(model, objective, recipe, device, args.out, args.minutes, rank, world, taught_by)
     if (args.out / NAME).exists():
         trainer.resume(load_state(args.out, recipe, world, taught_by))
-    batches = batches_of(args, recipe, photos, trainer.step, rank, world)
+    batches = batches_of(args, recipe, photos, Numbers(recipe, trainer.step, rank, world), device, resident)
     with tqdm(total=recipe.steps, initial=trainer.step, unit="step", disable=None if rank == 0 else True) as bar:
         for row in trainer.run(iter(batches), args.log_every):
             bar.update(int(row["step"]) - bar.n)

@@ -38,6 +38,10 @@ class Device:
         """Full precision inside `computing`, for losses."""
         return torch.autocast(self.kind, enabled=False)
 
+    def free_bytes(self) -> int:
+        """Memory that is free on a GPU; 0 on a CPU, where there is nothing to copy to."""
+        return torch.cuda.mem_get_info(self.name)[0] if self.kind == "cuda" else 0
+
     def take(self, batch: Batch) -> Batch:
         """The batch on this device."""
         if self.name == "cpu":

@@ -53,6 +53,11 @@ def square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return pixels
 
 
+def picture(index: int, image: NDArray[np.uint8], size: int) -> Sample:
+    """The part of a sample that is about the photograph and not about prompts."""
+    return {"pixels": square(image, size), "shown": np.array(image.shape[:2]), "indexes": np.array(index)}
+
+
 class SampleMaker:
     """Makes samples of photographs.
 
@@ -89,12 +94,14 @@ class SampleMaker:
         return augment.crop(photo, recipe.image_size, around, recipe.smallest_crop, rng)
 
     def make(self, index: int, photo: Photo, rng: Rng) -> Sample | None:
-        """A sample of photograph number `index`, or None when no mask is visible in it.
+        """A sample of photograph number `index`, or None when no mask is visible in it and the mode needs one.
 
         Raises:
             Damaged: It, or one whose objects were to be pasted on it, cannot be used.
         """
         recipe = self.recipe
+        if not recipe.needs_masks and not recipe.augmented:
+            return self.whole(index, photo)
         photograph = self.read(photo)
         view = self.view(photo, rng)
         image = view.image(photograph).copy()
@@ -102,12 +109,17 @@ class SampleMaker:
         if recipe.augmented and (not photo.masks or rng.uniform() < recipe.paste_share):
             for _ in range(int(rng.integers(1, 4))):
                 masks = self.paste(image, masks, rng)[: recipe.prompts]
-        masks = [mask for mask in masks if mask.sum() >= LEAST_PIXELS]
-        if not masks:
-            return None
         if recipe.augmented:
             image = augment.colour(image, recipe.colour, rng)
-        return self.prompt(index, image, masks, rng)
+        if not recipe.needs_masks:
+            return picture(index, image, recipe.image_size)
+        masks = [mask for mask in masks if mask.sum() >= LEAST_PIXELS]
+        return self.prompt(index, image, masks, rng) if masks else None
+
+    def whole(self, index: int, photo: Photo) -> Sample:
+        """The whole photograph alone: the same in every epoch. Damaged if it cannot be used."""
+        size = self.recipe.image_size
+        return picture(index, augment.whole(photo, size).image(self.read(photo)), size)
 
     def paste(self, image: augment.Pixels, masks: list[Mask], rng: Rng) -> list[Mask]:
         """Pastes an object of another photograph; the visible masks, the new one first."""
@@ -137,8 +149,7 @@ class SampleMaker:
         at, truth, area = (np.stack(part) for part in zip(*points, strict=True))
         picks = rng.random((count, self.recipe.max_rounds), dtype=np.float32)
         return {
-            "pixels": square(image, size),
-            "shown": np.array([height, width]),
+            **picture(index, image, size),
             "masks": padded,
             "coords": coords,
             "labels": labels,
@@ -146,5 +157,4 @@ class SampleMaker:
             "truth": truth,
             "area": area,
             "picks": picks,
-            "indexes": np.array(index),
         }

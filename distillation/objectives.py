@@ -71,7 +71,7 @@ class Decoupled:
     def target(self, batch: Batch, inputs: Tensor) -> Tensor:
         """(B, C, grid, grid) embedding of the teacher."""
         if self.cache is not None:
-            return self.cache.embeddings(batch.indexes.tolist()).to(inputs.device)
+            return self.cache.embeddings(batch.indexes.tolist())
         with torch.no_grad():
             return self.teacher.encode(inputs)
 

@@ -83,6 +83,11 @@ class Recipe:
         if self.hard_mask_weighting and self.mode != "full-stage":
             raise ValueError(f"hard_mask_weighting compares with a teacher's masks: mode full-stage, not {self.mode}")
 
+    @property
+    def needs_masks(self) -> bool:
+        """Whether the loss looks at prompts and masks, or at the image embedding alone."""
+        return self.mode != "decoupled"
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for a checkpoint or a manifest."""
         return asdict(self)

@@ -1,7 +1,7 @@
 """Training samples. Sample number i of a seed is always the same, whatever process or worker makes it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,32 +16,38 @@ from tinysam.evaluation.coco import DataError, Photo
 
 ATTEMPTS = 8
 """How many samples may turn out empty before the set counts as unusable."""
+UNUSABLE = f"nothing usable in {ATTEMPTS} photographs in a row: are pictures and annotations right?"
+
+
+def nothing() -> Tensor:
+    """What a batch without prompts has in their place."""
+    return torch.empty(0)
 
 
 @dataclass
 class Batch:
-    """B photographs with K prompts each; P = B * K."""
+    """B photographs with K prompts each, P = B * K; in mode decoupled without prompts."""
 
     pixels: Tensor
     """(B, 3, S, S) uint8 RGB."""
     shown: Tensor
     """(B, 2) height and width of the part that is photograph; the rest is padding."""
-    masks: Tensor
-    """(P, S, S) bool: the truth."""
-    coords: Tensor
-    """(P, 2, 2) x and y of the first prompt in pixels of the input."""
-    labels: Tensor
-    """(P, 2) labels of `tinysam.models.prompt_encoder`."""
-    points: Tensor
-    """(P, N, 2) where the mask losses are measured, in [0, 1] of the input."""
-    truth: Tensor
-    """(P, N) mask at these points, 0 or 1."""
-    area: Tensor
-    """(P, N) area each point stands for."""
-    picks: Tensor
-    """(P, max_rounds) uniform random numbers for the further clicks."""
     indexes: Tensor
     """(B,) which photographs of the set."""
+    masks: Tensor = field(default_factory=nothing)
+    """(P, S, S) bool: the truth."""
+    coords: Tensor = field(default_factory=nothing)
+    """(P, 2, 2) x and y of the first prompt in pixels of the input."""
+    labels: Tensor = field(default_factory=nothing)
+    """(P, 2) labels of `tinysam.models.prompt_encoder`."""
+    points: Tensor = field(default_factory=nothing)
+    """(P, N, 2) where the mask losses are measured, in [0, 1] of the input."""
+    truth: Tensor = field(default_factory=nothing)
+    """(P, N) mask at these points, 0 or 1."""
+    area: Tensor = field(default_factory=nothing)
+    """(P, N) area each point stands for."""
+    picks: Tensor = field(default_factory=nothing)
+    """(P, max_rounds) uniform random numbers for the further clicks."""
 
 
 class Samples(Dataset[Sample]):
@@ -67,10 +73,14 @@ class Samples(Dataset[Sample]):
     def __len__(self) -> int:
         return self.recipe.steps * self.recipe.batch
 
-    def __getitem__(self, number: int) -> Sample:
+    def drawn(self, number: int) -> Iterator[tuple[int, Rng]]:
+        """The photographs to try for sample number `number`, each with its random numbers."""
         for attempt in range(ATTEMPTS):
             rng = np.random.default_rng([self.recipe.seed, number, attempt])
-            index = int(rng.integers(len(self.photos)))
+            yield int(rng.integers(len(self.photos))), rng
+
+    def __getitem__(self, number: int) -> Sample:
+        for index, rng in self.drawn(number):
             try:
                 sample = self.maker.make(index, self.photos[index], rng)
             except Damaged as error:
@@ -78,7 +88,7 @@ class Samples(Dataset[Sample]):
                 continue
             if sample is not None:
                 return sample
-        raise DataError(f"no usable masks in {ATTEMPTS} photographs in a row: are pictures and annotations right?")
+        raise DataError(UNUSABLE)
 
 
 PER_PHOTO = ("pixels", "shown", "indexes")
@@ -101,7 +111,8 @@ class Numbers(Sampler[list[int]]):
     """Sample numbers of this process, a list per step, from `start` to the recipe's last step."""
 
     def __init__(self, recipe: Recipe, start: int, rank: int = 0, world: int = 1) -> None:
-        self.recipe, self.start, self.rank, self.share = recipe, start, rank, share_of(recipe, world)
+        self.share = share_of(recipe, world)
+        self.recipe, self.start, self.rank, self.world = recipe, start, rank, world
 
     def __len__(self) -> int:
         return self.recipe.steps - self.start

@@ -4,11 +4,12 @@ For every mask k of a prompt, with logits read at random points (`points`):
 
     L_k = 1/2 cross_entropy_k + 2 dice_k
 
-Dice leads because it is what the IoU asks for: where a click leaves the extent of the object open, cross-entropy alone
-draws the line at a probability of 1/2, too tight for the best mean IoU. Mask 0 (unambiguous) has weight 1 on boxes and
-on several clicks, and FIRST_CLICK on a single click. Of masks 1 to 3 (ambiguous) three things count: the best one (Li et
-al. 2018, in SAM: arXiv:2304.02643, appendix A), the one that the predicted IoU would have shown to the user, and their
-mean, which keeps the other two alive; on unambiguous prompts all three should be right, so the mean's share is larger.
+Dice leads because it is what the IoU asks for: where a click leaves the extent of the object open, cross-entropy
+alone draws the line at a probability of 1/2, too tight for the best mean IoU. Mask 0 (unambiguous) has weight 1 on
+boxes and on several clicks, and FIRST_CLICK on a single click. Of masks 1 to 3 (ambiguous) three things count: the
+best one (Li et al. 2018, in SAM: arXiv:2304.02643, appendix A), the one that the predicted IoU would have shown to
+the user, and their mean, which keeps the other two alive; on unambiguous prompts all three should be right, so the
+mean's share is larger.
 """
 
 import torch

@@ -28,11 +28,14 @@ class TeacherCache:
         teacher: on its device.
         identity: hash of the teacher's weights.
         photos: the set, in its order.
+        keep: whether embeddings stay on the teacher's device once they were asked for.
     """
 
-    def __init__(self, folder: Path, teacher: Sam, identity: str, photos: Sequence[Photo]) -> None:
+    def __init__(self, folder: Path, teacher: Sam, identity: str, photos: Sequence[Photo], keep: bool = False) -> None:
         self.folder, self.teacher, self.identity, self.photos = folder, teacher, identity, photos
+        self.keep = keep
         self.keys: dict[int, str] = {}
+        self.kept: dict[int, Tensor] = {}
         self.computed = 0
         """How many embeddings were not in the cache."""
 
@@ -44,8 +47,22 @@ class TeacherCache:
         return self.keys[index]
 
     def embeddings(self, indexes: Sequence[int]) -> Tensor:
-        """(len(indexes), C, grid, grid) float32."""
-        return torch.stack([torch.from_numpy(self.embedding(index)).float() for index in indexes])
+        """(len(indexes), C, grid, grid) float32 on the teacher's device."""
+        return torch.stack([self.placed(index) for index in indexes]).float()
+
+    def placed(self, index: int) -> Tensor:
+        """(C, grid, grid) float16 on the teacher's device."""
+        if index in self.kept:
+            return self.kept[index]
+        found = torch.from_numpy(self.embedding(index)).to(self.device)
+        if self.keep:
+            self.kept[index] = found
+        return found
+
+    @property
+    def device(self) -> torch.device:
+        """The teacher's."""
+        return next(self.teacher.parameters()).device
 
     def embedding(self, index: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
         """(C, grid, grid) float16, from disk if it is there and sound."""
@@ -63,8 +80,7 @@ class TeacherCache:
     def compute(self, index: int, entry: Path, digest: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float16]]:
         """Asks the teacher, and keeps the answer."""
         pixels, (height, width) = whole_pixels(self.photos[index], self.teacher.image_size)
-        device = next(self.teacher.parameters()).device
-        x = normalize(torch.from_numpy(pixels).float().to(device))
+        x = normalize(torch.from_numpy(pixels).float().to(self.device))
         x[:, height:], x[:, :, width:] = 0, 0
         with torch.no_grad():
             made = self.teacher.encode(x[None])[0].half().cpu().numpy()

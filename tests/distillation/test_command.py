@@ -28,7 +28,10 @@ def test_every_mode_trains_from_the_command_line(drawn, tmp_path, monkeypatch, c
     assert distill(monkeypatch, "--data", drawn, "--out", tmp_path / "b", *SHORT, "--mode", "full-stage", *teacher) == 0
     decoupled = ["--mode", "decoupled", *teacher, *cache]
     assert distill(monkeypatch, "--data", drawn, "--out", tmp_path / "c", *SHORT, *decoupled) == 0
-    assert all((tmp_path / run / "weights.safetensors").exists() for run in "abc")
+    assert distill(monkeypatch, "--data", drawn, "--out", tmp_path / "d", *SHORT, *decoupled, "--resident") == 0
+    weights = {run: (tmp_path / run / "weights.safetensors").read_bytes() for run in "abcd"}
+    assert weights["c"] == weights["d"]
+    assert len(set(weights.values())) == 3
     assert list((tmp_path / "cache").glob("*.npy"))
 
 
@@ -59,6 +62,7 @@ def test_a_run_is_not_overwritten(drawn, tmp_path, monkeypatch, capsys):
         (["--mode", "full-stage"], "needs a teacher"),
         (["--mode", "decoupled", "--teacher", "sam_vit_b"], "64 x 64, the student at 224"),
         (["--teacher-cache", "cache"], "use --mode decoupled and --no-augmented"),
+        (["--resident", "--mode", "decoupled"], "use --mode decoupled and --no-augmented"),
         (["--start", "nowhere.pth"], "nowhere.pth: no such file"),
         (["--variant", "huge"], "unknown variant 'huge'"),
         (["--box-share", "2"], "expected 0 to 1"),

@@ -19,7 +19,7 @@ def batch_of(truth: torch.Tensor) -> Batch:
     coords = torch.tensor([[[5.0, 5.0], [0.0, 0.0]], [[4.0, 4.0], [20.0, 20.0]]])
     labels = torch.tensor([[1, -1], [2, 3]])
     picks = torch.rand(prompts, 9, generator=torch.Generator().manual_seed(0))
-    return Batch(pixels, empty, truth, coords, labels, empty, empty, empty, picks, empty)
+    return Batch(pixels, empty, empty, masks=truth, coords=coords, labels=labels, picks=picks)
 
 
 def decoded(masks: torch.Tensor) -> Decoded:

@@ -110,5 +110,5 @@ def test_too_many_damaged_photographs_stop_the_run(photos, recipe):
         [samples[number] for number in range(20)]
     for photo in photos[2:]:
         photo.path.unlink()
-    with pytest.raises(DataError, match="no usable masks in 8 photographs in a row"):
+    with pytest.raises(DataError, match="nothing usable in 8 photographs in a row"):
         Samples(photos, recipe)[0]
