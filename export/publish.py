@@ -2,11 +2,15 @@
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tinysam.export.errors import ExportError
+
+ABANDONED = 24 * 3600
+"""Seconds without a change after which a temporary folder was left by an export that was killed."""
 
 
 @contextmanager
@@ -19,6 +23,7 @@ def workspace(destination: Path) -> Iterator[Path]:
     recover(destination)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
+        sweep(destination)
         folder = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
     except OSError as error:
         raise ExportError(f"cannot write to {destination.parent}: {error.strerror}; choose another --out") from error
@@ -45,6 +50,13 @@ def recover(destination: Path) -> None:
             shutil.rmtree(old)
         else:
             old.rename(destination)
+
+
+def sweep(destination: Path) -> None:
+    """Removes temporary folders that killed exports to this destination left."""
+    for folder in destination.parent.glob(f".{destination.name}.*"):
+        if folder != previous(destination) and time.time() - folder.stat().st_mtime > ABANDONED:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def publish(folder: Path, destination: Path) -> None:

@@ -48,6 +48,16 @@ def test_an_export_killed_between_the_two_moves_is_undone_by_the_next(tmp_path: 
     assert (destination / "file").read_text() == "old"
 
 
+def test_what_killed_exports_left_is_removed_but_not_what_others_are_writing(tmp_path: Path) -> None:
+    destination = tmp_path / "nano-448"
+    put(tmp_path / ".nano-448.killed", "half")
+    os.utime(tmp_path / ".nano-448.killed", (0, 0))
+    put(tmp_path / ".nano-448.other", "half")
+    with publish.workspace(destination):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [".nano-448.other"]
+
+
 @pytest.mark.parametrize("obstacle", ["file", "no permission"])
 def test_an_output_that_cannot_be_written_is_named(tmp_path: Path, obstacle: str) -> None:
     parent = tmp_path / "artifacts"
