@@ -10,7 +10,7 @@ from tinysam.runtime.cli import main as tinysam_run
 from tinysam.runtime.manifest import ENGINES, read_manifest
 
 PHOTOGRAPH = "astronaut"
-PROMPTS = ("--box", "150,0,330,200")
+PROMPTS = ("--box", "150,0,330,200", "--point", "235,100")
 """Around the head, in pixels of that photograph."""
 
 
