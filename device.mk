@@ -26,7 +26,7 @@ push-rpi: bundle-rpi ## Copy to a Raspberry Pi and install there: make push-rpi 
 push-android: bundle-android ## Copy to an Android device by adb
 	$(PY) -m tinysam.device.bundle.push android $(DIST)
 
-test-arm: setup ## The whole emulated ARM matrix: Debian 12 and 13, Raspberry Pi 4 and 5 (about 15 minutes)
+test-arm: setup ## The whole emulated ARM matrix: Debian 12 and 13, Raspberry Pi 4 and 5 (about 20 minutes)
 	ARM_MATRIX=docs/raspberry-pi.md $(PY) -m pytest tests/device
 
 arm-cost: setup ## Instructions per inference on a Raspberry Pi 4 and 5 (ARGS="--ops --cpu cortex-a76")

@@ -1,7 +1,8 @@
 """`python -m tinysam.distillation.claims`: the papers' training methods side by side, at a scale one machine can do.
 
-The student is the teacher's architecture with a new encoder, drawn from the seed, and the teacher's decoder. Every
-method gets the same student, photographs and number of steps:
+The student is the teacher's architecture with a new encoder, drawn from the seed, and the teacher's decoder; it learns
+`--student-steps` steps of the embedding first, so that what is compared is not how fast a random encoder finds its way.
+Every method then gets the same student, photographs and number of steps:
 
 - decoupled: the teacher's image embedding, its decoder frozen (MobileSAM, arXiv:2306.14289),
 - full-stage: embedding, tokens, masks and predicted IoU, further clicks anywhere on the object (TinySAM,
@@ -38,6 +39,8 @@ METHODS: dict[str, tuple[str, ...]] = {
     "+ hard mask weighting": ("--mode", "full-stage", "--hard-prompts", "--hard-mask-weighting"),
 }
 INT8 = "INT8"
+OTHER_SAMPLES = 1000
+"""What is added to the seed for the student's first steps, so that the methods see samples new to it."""
 PROMPTS = ("box", "click_1", "click_3")
 
 
@@ -52,6 +55,8 @@ class Plan:
     size: int
     teacher: Path | None
     """The teacher's weights; None: the embedded ones."""
+    student_steps: int
+    """Steps of the student, decoupled, before the methods part."""
     limit: int
     """Photographs of `val`; 0: all."""
     distill: tuple[str, ...]
@@ -62,9 +67,9 @@ class Plan:
         return self.out / f"{method.removeprefix('+ ').replace(' ', '-')}-{seed}"
 
 
-def write_start(plan: Plan, seed: int) -> Path:
-    """The student of a seed before training: encoder at random, decoder of the teacher."""
-    path = plan.out / f"start-{seed}.safetensors"
+def write_new(plan: Plan, seed: int) -> Path:
+    """A student that has learned nothing: encoder at random, decoder of the teacher."""
+    path = plan.out / f"new-{seed}.safetensors"
     if not path.exists():
         variant = get_variant(plan.variant)
         teacher = load(variant, plan.teacher, plan.size)
@@ -80,12 +85,25 @@ def command(module: str, *options: object) -> list[str]:
     return [sys.executable, "-m", f"tinysam.{module}", *map(str, options)]
 
 
-def training(plan: Plan, method: str, seed: int) -> list[str]:
+def training(plan: Plan, method: str, seed: int, start: Path, out: Path) -> list[str]:
     """Trains one method from one seed."""
     teacher = ("--teacher", plan.variant, *(("--teacher-checkpoint", plan.teacher) if plan.teacher else ()))
-    where = ("--data", plan.data, "--start", write_start(plan, seed), "--out", plan.folder(method, seed), "--resume")
+    where = ("--data", plan.data, "--start", start, "--out", out, "--resume")
     what = ("--variant", plan.variant, "--image-size", plan.size, "--seed", seed)
     return command("distillation.cli", *where, *what, *teacher, *METHODS[method], *plan.distill)
+
+
+def student(plan: Plan, seed: int) -> Path:
+    """The weights that every method of this seed starts from."""
+    new, path = write_new(plan, seed), plan.out / f"student-{seed}.safetensors"
+    if plan.student_steps == 0:
+        return new
+    if not path.exists():
+        folder = plan.out / f"student-{seed}"
+        steps = ("--steps", str(plan.student_steps), "--decay-steps", "0")
+        run([*training(plan, "decoupled", seed + OTHER_SAMPLES, new, folder), *steps])
+        write_atomically(path, (folder / WEIGHTS).read_bytes())
+    return path
 
 
 def export(plan: Plan, method: str, seed: int) -> list[str]:
@@ -123,7 +141,7 @@ def trained(plan: Plan, method: str, seed: int) -> dict[str, float]:
     folder = plan.folder(method, seed)
     done = folder / "eval" / "summary.json"
     if not done.exists():
-        run(training(plan, method, seed))
+        run(training(plan, method, seed, student(plan, seed), folder))
     model = ("--backend", "torch", "--variant", plan.variant, "--image-size", plan.size)
     return measured(plan, folder / "eval", *model, "--checkpoint", folder / WEIGHTS)
 
@@ -168,9 +186,20 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--variant", default="nano", help="of teacher and student")
     options.add_argument("--size", type=int, default=224, help="side of the input")
     options.add_argument("--teacher", type=Path, help="its weights (default: the embedded ones)")
+    options.add_argument("--student-steps", type=int, default=200, help="decoupled steps before the methods part")
     options.add_argument("--limit", type=int, default=0, help="photographs to measure on, evenly spread (0: all)")
     known, further = options.parse_known_args(argv)
-    plan = Plan(known.data, known.val, known.out, known.variant, known.size, known.teacher, known.limit, tuple(further))
+    plan = Plan(
+        known.data,
+        known.val,
+        known.out,
+        known.variant,
+        known.size,
+        known.teacher,
+        known.student_steps,
+        known.limit,
+        tuple(further),
+    )
     stopped = "stopped; the same command continues"
     return run_command("claims", lambda: print(f"\n{table(compare(plan, known.seeds))}"), stopped)
 

@@ -1,5 +1,6 @@
 """The comparison of training methods."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,11 @@ BRIEF = ("--steps", "1", "--decay-steps", "0", "--batch", "1", "--prompts", "1",
 @pytest.fixture
 def plan(tmp_path: Path) -> claims.Plan:
     draw(tmp_path / "drawn", 2)
-    return claims.Plan(tmp_path / "drawn", tmp_path / "drawn", tmp_path / "out", "nano", 224, None, 1, BRIEF)
+    return claims.Plan(tmp_path / "drawn", tmp_path / "drawn", tmp_path / "out", "nano", 224, None, 1, 1, BRIEF)
 
 
 def test_the_student_starts_with_the_teachers_decoder_and_an_encoder_of_its_seed(plan):
-    first, second = (load_file(claims.write_start(plan, seed)) for seed in (0, 1))
+    first, second = (load_file(claims.write_new(plan, seed)) for seed in (0, 1))
     teacher = load_file(weights_path(get_variant("nano"), None))
     decoder = [name for name in teacher if not name.startswith("image_encoder.")]
     weights = [name for name in teacher if name.startswith("image_encoder.") and teacher[name].ndim > 1]
@@ -34,9 +35,16 @@ def test_a_run_trains_and_measures_once(plan, capfd):
     decoder = "mask_decoder.iou_token.weight"
     teacher = load_file(weights_path(get_variant("nano"), None))
     assert (load_file(plan.folder("decoupled", 0) / claims.WEIGHTS)[decoder] == teacher[decoder]).all()
+    new, start = (load_file(path) for path in (claims.write_new(plan, 0), claims.student(plan, 0)))
+    assert not (new["image_encoder.neck.0.weight"] == start["image_encoder.neck.0.weight"].float()).all()
     capfd.readouterr()
     assert claims.trained(plan, "decoupled", 0) == found
     assert capfd.readouterr().out == ""
+
+
+def test_without_steps_of_its_own_the_student_is_new(plan):
+    plan = replace(plan, student_steps=0)
+    assert claims.student(plan, 0) == claims.write_new(plan, 0)
 
 
 def test_table_gives_mean_and_half_range():
