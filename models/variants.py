@@ -48,7 +48,7 @@ VARIANTS = {
             everything={
                 "pred_iou_thresh": 0.3,
                 "stability_score_thresh": 0.5,
-                "coarse_logit_thresh": 5.5,
+                "coarse_logit_thresh": 5.0,
                 "coarse_agreement": 4,
                 "coarse_thin_thresh": 3.5,
             },
