@@ -189,19 +189,10 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--student-steps", type=int, default=200, help="decoupled steps before the methods part")
     options.add_argument("--limit", type=int, default=0, help="photographs to measure on, evenly spread (0: all)")
     known, further = options.parse_known_args(argv)
-    plan = Plan(
-        known.data,
-        known.val,
-        known.out,
-        known.variant,
-        known.size,
-        known.teacher,
-        known.student_steps,
-        known.limit,
-        tuple(further),
-    )
+    seeds = vars(known).pop("seeds")
+    plan = Plan(**vars(known), distill=tuple(further))
     stopped = "stopped; the same command continues"
-    return run_command("claims", lambda: print(f"\n{table(compare(plan, known.seeds))}"), stopped)
+    return run_command("claims", lambda: print(f"\n{table(compare(plan, seeds))}"), stopped)
 
 
 if __name__ == "__main__":

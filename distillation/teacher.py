@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from tinysam.models import Sam, get_variant, load
-from tinysam.models.checkpoint import file_sha256, weights_path
+from tinysam.models.checkpoint import weights_path
+from tinysam.runtime.manifest import sha256_file
 
 
 class TeacherError(ValueError):
@@ -31,7 +32,7 @@ def load_teacher(name: str, checkpoint: Path | None, image_size: int, device: st
 
 def identity(name: str, checkpoint: Path | None) -> str:
     """Variant and SHA-256 of a teacher's weights; CheckpointError if it has none."""
-    return f"{name} {file_sha256(weights_path(get_variant(name), checkpoint))}"
+    return f"{name} {sha256_file(weights_path(get_variant(name), checkpoint))}"
 
 
 def check_embedding(student: torch.Tensor, teacher: torch.Tensor) -> None:

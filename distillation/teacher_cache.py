@@ -17,7 +17,7 @@ from tinysam.distillation.checkpoints import write_atomically
 from tinysam.distillation.making import whole_pixels
 from tinysam.evaluation.coco import Photo
 from tinysam.models import Sam, normalize
-from tinysam.models.checkpoint import file_sha256
+from tinysam.runtime.manifest import sha256_file
 
 
 class TeacherCache:
@@ -42,7 +42,7 @@ class TeacherCache:
     def key(self, index: int) -> str:
         """Name of a photograph's entry."""
         if index not in self.keys:
-            text = f"{self.identity} {self.teacher.image_size} {file_sha256(self.photos[index].path)}"
+            text = f"{self.identity} {self.teacher.image_size} {sha256_file(self.photos[index].path)}"
             self.keys[index] = hashlib.sha256(text.encode()).hexdigest()
         return self.keys[index]
 

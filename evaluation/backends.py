@@ -5,6 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from tinysam.runtime.manifest import sha256_file
 from tinysam.runtime.quiet import quiet_native
 from tinysam.runtime.segmenter import Segmenter
 
@@ -50,12 +51,12 @@ class ModelChoice:
         """What the results depend on: hashes of the files that will run, not their paths."""
         if self.backend == "torch":
             from tinysam.models import get_variant
-            from tinysam.models.checkpoint import file_sha256, weights_path
+            from tinysam.models.checkpoint import weights_path
 
             path = weights_path(get_variant(self.variant), self.checkpoint)
             if not path.is_file():
                 raise FileNotFoundError(f"checkpoint {path}: no such file")
-            digest = file_sha256(path)
+            digest = sha256_file(path)
             return {"backend": "torch", "model": self.variant, "sha256": digest, "image_size": str(self.image_size)}
         graphs = Segmenter(self.artifacts, self.backend, self.precision, self.threads).graphs
         files = {part: graphs.manifest.find(part, self.backend, self.precision) for part in ("encoder", "decoder")}

@@ -43,10 +43,10 @@ def run(arguments: argparse.Namespace) -> Path:
     from tinysam.export.publish import publish, workspace
     from tinysam.export.reference import reference_cases
     from tinysam.export.settings import fingerprint
-    from tinysam.models.checkpoint import file_sha256, load, weights_path
+    from tinysam.models.checkpoint import load, weights_path
     from tinysam.models.variants import get_variant
     from tinysam.runtime.locate import find_artifacts
-    from tinysam.runtime.manifest import read_manifest, verify_file, write_manifest
+    from tinysam.runtime.manifest import read_manifest, sha256_file, verify_file, write_manifest
 
     source = find_artifacts(arguments.model).resolve()
     manifest = read_manifest(source)
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> Path:
             f"{source} has no fp32 ONNX files, from which INT8 is made: export with --precision fp32,int8"
         )
     variant = get_variant(manifest.variant)
-    sha256 = file_sha256(weights_path(variant, arguments.checkpoint))
+    sha256 = sha256_file(weights_path(variant, arguments.checkpoint))
     if sha256 != manifest.source.get("sha256"):
         raise ExportError(
             f"{source} was exported from {manifest.source.get('checkpoint')}, other weights than given: "

@@ -17,7 +17,7 @@ from tinysam.export.publish import publish, workspace
 from tinysam.export.reference import ReferenceCase, reference_cases
 from tinysam.export.settings import ExportSettings, fingerprint, tool_versions
 from tinysam.export.tensors import model_file
-from tinysam.models.checkpoint import file_sha256, load, weights_path
+from tinysam.models.checkpoint import load, weights_path
 from tinysam.models.sam import MEAN, STD, STRIDE, Sam
 from tinysam.runtime.engines import usable_cores
 from tinysam.runtime.errors import ArtifactError
@@ -26,6 +26,7 @@ from tinysam.runtime.manifest import (
     Manifest,
     ModelFile,
     read_manifest,
+    sha256_file,
     verify_file,
     write_manifest,
 )
@@ -99,7 +100,7 @@ def export(settings: ExportSettings) -> bool:
     checkpoint = weights_path(settings.variant, settings.checkpoint)
     sam = load(settings.variant, settings.checkpoint, settings.image_size)
     images = load_image_set(settings.calib, settings.calib_count, settings.seed, settings.image_size)
-    checkpoint_sha256 = file_sha256(checkpoint)
+    checkpoint_sha256 = sha256_file(checkpoint)
     key = fingerprint(settings, checkpoint_sha256, images.sha256)
     if up_to_date(settings.folder, key):
         return False

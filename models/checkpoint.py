@@ -1,6 +1,5 @@
 """Reading parameters: official `.pth` and `.pt` files, and `.safetensors`. Nothing in a file is ever executed."""
 
-import hashlib
 import pickle
 import struct
 import zipfile
@@ -110,12 +109,3 @@ def load(variant: Variant, checkpoint: Path | None = None, image_size: int | Non
     model = build(variant, image_size)
     load_state(model, read_state(path), f"checkpoint {path}")
     return model
-
-
-def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
