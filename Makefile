@@ -16,7 +16,7 @@ MAX_DROP ?=
 OUT ?= artifacts
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export-int8 test lint bench clean
+.PHONY: help setup export-int8 test test-ray lint bench clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -37,7 +37,16 @@ export-int8: setup ## Export a model (fp32 and INT8, ONNX and TFLite) and segmen
 	  $(if $(MAX_DROP),--max-drop $(MAX_DROP))
 	@$(PY) -m tinysam.export.demo --variant $(VARIANT) $(if $(SIZE),--size $(SIZE)) --artifacts $(OUT)
 
-test: setup ## Run the tests
+# Ray needs another NumPy than the exporters, so its tests have an environment of their own.
+$(VENV)-ray/installed: setup.cfg pyproject.toml | $(VENV)/installed
+	@$(PYTHON) -m venv $(VENV)-ray
+	@$(VENV)-ray/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[ray,eval,onnx]' 'pytest>=8' \
+	  && touch $@ || echo "make: pip cannot install Ray here: its tests are skipped"
+
+test-ray: $(VENV)-ray/installed ## Run the tests with a local Ray cluster (part of make test)
+	@if [ -e $(VENV)-ray/installed ]; then $(VENV)-ray/bin/python -m pytest tests/evaluation/test_ray.py; fi
+
+test: setup test-ray ## Run the tests
 	$(PY) -m pytest
 
 lint: setup ## Check style and types

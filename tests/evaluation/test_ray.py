@@ -16,7 +16,12 @@ from tinysam.evaluation.backends import ModelChoice
 from tinysam.evaluation.coco import read_coco
 from tinysam.evaluation.ray_engine import Job, records
 
-ray = pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
+ray = pytest.importorskip("ray", reason="Ray has an environment of its own: make test-ray")
+
+
+@pytest.fixture(autouse=True)
+def alone() -> None:
+    """In place of the fixture of this name beside it: Ray's environment has no PyTorch to limit."""
 
 
 @pytest.fixture(scope="module", autouse=True)
