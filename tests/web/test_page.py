@@ -200,10 +200,24 @@ def test_a_file_that_is_no_picture_gives_a_readable_message(browser: Browser, si
     assert report["results"][3]
 
 
-def test_a_photograph_of_50_megapixels_is_refused_with_its_size(browser: Browser, site: str, tmp_path: Path) -> None:
-    large = tmp_path / "large.png"
-    Image.new("1", (10_000, 5_000)).save(large)
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_a_photograph_of_50_megapixels_is_refused_with_its_size(
+    browser: Browser, site: str, tmp_path: Path, suffix: str
+) -> None:
+    large = tmp_path / f"large.{suffix}"
+    Image.new("L", (10_000, 5_000)).save(large)
     report = browser.run(site, ("open", str(large)), ("waitVisible", "#message"), ("text", "#message"))
+    assert "10000 × 5000 is 50 megapixels, at most 40" in report["results"][2]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_photograph_too_large_is_refused_by_its_header_alone(
+    browser: Browser, site: str, tmp_path: Path, suffix: str
+) -> None:
+    whole, header = tmp_path / f"whole.{suffix}", tmp_path / f"header.{suffix}"
+    Image.new("L", (10_000, 5_000)).save(whole)
+    header.write_bytes(whole.read_bytes()[:400])
+    report = browser.run(site, ("open", str(header)), ("waitVisible", "#message"), ("text", "#message"))
     assert "10000 × 5000 is 50 megapixels, at most 40" in report["results"][2]
 
 

@@ -3,6 +3,7 @@
 import { checkManifest, loadRuntime, Model, UserError } from "./engine.js";
 import { segmentEverything } from "./everything.js";
 import { filledBox, inputSize, upscale, upscaleAxis } from "./geometry.js";
+import { declaredSize } from "./header.js";
 import { normalize, resizeRgb, STRIP_ROWS } from "./resize.js";
 
 const MAX_MEGAPIXELS = 40;
@@ -30,14 +31,15 @@ const commands = {
 
   /** Takes a photograph (a Blob) and runs the encoder on it. */
   async open({ blob }) {
+    const declared = await declaredSize(blob);
+    if (declared && tooLarge(...declared)) throw tooLarge(...declared);
     const bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" }).catch(() => {
       throw new UserError("This file is not a picture that the browser can read. JPEG, PNG and WebP work everywhere.");
     });
     const { width, height } = bitmap;
-    const megapixels = (width * height) / 1e6;
-    if (megapixels > MAX_MEGAPIXELS) {
+    if (tooLarge(width, height)) {
       bitmap.close();
-      throw new UserError(`${width} × ${height} is ${megapixels.toFixed(0)} megapixels, at most ${MAX_MEGAPIXELS} fit: make the picture smaller first.`);
+      throw tooLarge(width, height);
     }
     const input = inputSize(width, height, manifest.image_size);
     photo = { width, height, input, rgb: resizeRgb(rowReader(bitmap), width, height, ...input) };
@@ -86,6 +88,13 @@ const commands = {
     return {};
   },
 };
+
+/** What to tell people about a picture of this size; null if it fits. */
+function tooLarge(width, height) {
+  const megapixels = (width * height) / 1e6;
+  if (megapixels <= MAX_MEGAPIXELS) return null;
+  return new UserError(`${width} × ${height} is ${megapixels.toFixed(0)} megapixels, at most ${MAX_MEGAPIXELS} fit: make the picture smaller first.`);
+}
 
 async function encode() {
   const [width, height] = photo.input;
