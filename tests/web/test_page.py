@@ -107,7 +107,9 @@ def test_a_person_clicks_drags_and_saves(
     mask = unpack_mask(clicked)
     assert mask.any()
     assert name == "cat.mask.png"
-    assert (np.asarray(Image.open(saved).convert("L")) == mask * 255).all()
+    with Image.open(saved) as png:
+        assert png.mode == "L"
+        assert (np.asarray(png) == mask * 255).all()
     assert unpack_mask(boxed)[450, 700]
     assert "INT8" in status
     assert "ms" in status

@@ -129,12 +129,8 @@ function show(overlay, iou, chosen) {
 
 async function download() {
   try {
-    const { width, height, mask } = await busy("Saving …", () => client.call("mask"));
-    const canvas = new OffscreenCanvas(width, height);
-    const image = new ImageData(width, height);
-    new Uint32Array(image.data.buffer).forEach((_, i, out) => (out[i] = mask[i] ? 0xffffffff : 0xff000000));
-    canvas.getContext("2d").putImageData(image, 0, 0);
-    const url = URL.createObjectURL(await canvas.convertToBlob({ type: "image/png" }));
+    const { png } = await busy("Saving …", () => client.call("png"));
+    const url = URL.createObjectURL(new Blob([png], { type: "image/png" }));
     Object.assign(document.createElement("a"), { href: url, download: `${state.name}.mask.png` }).click();
     setTimeout(() => URL.revokeObjectURL(url), 60_000);
   } catch (error) {

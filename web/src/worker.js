@@ -1,5 +1,6 @@
 // The worker: holds the model and the photograph, so that the page never waits for them.
 
+import { encode as encodePng } from "fast-png";
 import { checkManifest, loadRuntime, Model, UserError } from "./engine.js";
 import { segmentEverything } from "./everything.js";
 import { filledBox, inputSize, upscale, upscaleAxis } from "./geometry.js";
@@ -81,6 +82,12 @@ const commands = {
       for (let x = 0; x < line.length; x++) out[y * photo.width + x] = line[x] > 0 ? 255 : 0;
     });
     return { width: photo.width, height: photo.height, mask: out };
+  },
+
+  /** The same as a grey PNG, made without a canvas: phones limit a canvas to fewer pixels than a photograph has. */
+  async png() {
+    const { width, height, mask } = await commands.mask();
+    return { png: encodePng({ width, height, data: mask, channels: 1, depth: 8 }) };
   },
 
   clear: async () => {
@@ -186,7 +193,7 @@ self.onmessage = ({ data: { id, command, ...rest } }) => {
   queue = queue.then(async () => {
     try {
       const result = await commands[command](rest);
-      const transfer = [result.overlay, result.mask?.buffer].filter(Boolean);
+      const transfer = [result.overlay, result.mask?.buffer, result.png?.buffer].filter(Boolean);
       self.postMessage({ id, result }, transfer);
     } catch (error) {
       const known = error instanceof UserError;
