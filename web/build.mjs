@@ -63,7 +63,7 @@ async function readModel(folder, precisions) {
 }
 
 async function bundle(name, format) {
-  const result = await build({
+  const { outputFiles, metafile } = await build({
     entryPoints: [path.join(HERE, "src", name)],
     bundle: true,
     minify: true,
@@ -71,8 +71,21 @@ async function bundle(name, format) {
     format,
     target: "es2022",
     legalComments: "none",
+    metafile: true,
   });
-  return result.outputFiles[0].text;
+  return `${await licences(metafile)}${outputFiles[0].text}`;
+}
+
+/** The licences of the packages whose code is in a bundle, as a comment: they ask to be in every copy. */
+async function licences({ inputs }) {
+  const packages = new Set(Object.keys(inputs).flatMap((file) => file.match(/.*node_modules\/(@[^/]+\/)?[^/]+/)?.[0] ?? []));
+  if (!packages.size) return "";
+  const texts = [...packages].map(async (folder) => {
+    const text = await readFile(path.join(folder, "LICENSE"), "utf8").catch(() => null);
+    const { license } = JSON.parse(await readFile(path.join(folder, "package.json"), "utf8"));
+    return `${folder.split("node_modules/")[1]}: ${text ?? license}`;
+  });
+  return `/*!\n${(await Promise.all(texts)).join("\n\n").replaceAll("*/", "* /")}\n*/\n`;
 }
 
 async function html(script, assets = "") {
