@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tinysam.calibration.arrays import Floats, floats
 from tinysam.calibration.images import CalibrationImage
-from tinysam.runtime.geometry import Frame
+from tinysam.runtime.geometry import LOW_RES_STRIDE, Frame
 from tinysam.runtime.manifest import Manifest
 from tinysam.runtime.preprocess import normalize, resize, to_pil
 from tinysam.runtime.prompts import filled_boxes
@@ -126,10 +126,10 @@ def hard_click(
     coords: Floats, labels: Floats, mask: Floats, size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
     """Adds a click where the mask is least certain: the hard prompt of interactive refinement."""
-    height, width = size
-    inside = mask[: max(1, height // 4), : max(1, width // 4)]
+    height, width = (max(1, side // LOW_RES_STRIDE) for side in size)
+    inside = mask[:height, :width]
     least = np.argsort(np.abs(inside), axis=None)[: max(1, inside.size // 50)]
     row, col = np.unravel_index(rng.choice(least), inside.shape)
-    point = floats([[(col + 0.5) * 4, (row + 0.5) * 4]])
+    point = floats([[(col + 0.5) * LOW_RES_STRIDE, (row + 0.5) * LOW_RES_STRIDE]])
     label = floats([POSITIVE if rng.random() < 0.5 else NEGATIVE])
     return np.concatenate([coords, point[None]], axis=1), np.concatenate([labels, label[None]], axis=1)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.feeds import Feed
+from tinysam.runtime.geometry import LOW_RES_STRIDE
 
 ROWS_PER_IMAGE = 24
 """Rows (positions of a map, or tokens) kept of every layer and photograph."""
@@ -126,7 +127,8 @@ def drawn_loss(masks: Tensor, iou: Tensor, size: tuple[int, int], generator: tor
         size: (height, width) of the photograph inside the model's square.
         generator: of the draw.
     """
-    inside = masks[..., : max(1, size[0] // 4), : max(1, size[1] // 4)]
+    height, width = (max(1, side // LOW_RES_STRIDE) for side in size)
+    inside = masks[..., :height, :width]
     labels = torch.bernoulli(inside.detach().sigmoid(), generator=generator)
     pixels = inside.shape[-1] * inside.shape[-2]
     loss: Tensor = F.binary_cross_entropy_with_logits(inside, labels, reduction="sum") / pixels**0.5

@@ -14,6 +14,7 @@ from PIL import Image
 
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.layer_errors import LayerError
+from tinysam.runtime.geometry import LOW_RES_STRIDE
 
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}"
@@ -182,8 +183,8 @@ def write_report(report: Report, folder: Path) -> None:
 
 def low_res_to_picture(mask: Floats, size: tuple[int, int], picture: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """A low-res mask as a mask of the picture: (h, w) logits, (height, width) inside the model, of the picture."""
-    height, width = size
-    low = Image.fromarray(mask[: max(1, -(-height // 4)), : max(1, -(-width // 4))])
+    height, width = (max(1, -(-side // LOW_RES_STRIDE)) for side in size)
+    low = Image.fromarray(mask[:height, :width])
     enlarged = low.resize((picture[1], picture[0]), Image.Resampling.BILINEAR)
     found: npt.NDArray[np.bool_] = np.asarray(enlarged) > 0
     return found
