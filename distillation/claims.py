@@ -31,6 +31,7 @@ from tinysam.distillation.checkpoints import WEIGHTS, write_atomically
 from tinysam.distillation.teacher import copy_decoder
 from tinysam.evaluation.command import run_command
 from tinysam.models import build, get_variant, load
+from tinysam.runtime.engines import usable_cores
 
 METHODS: dict[str, tuple[str, ...]] = {
     "decoupled": ("--mode", "decoupled"),
@@ -59,6 +60,8 @@ class Plan:
     """Steps of the student, decoupled, before the methods part."""
     limit: int
     """Photographs of `val`; 0: all."""
+    threads: int
+    """Of training and measurement."""
     distill: tuple[str, ...]
     """Further options of `tinysam-distill`."""
 
@@ -89,7 +92,7 @@ def training(plan: Plan, method: str, seed: int, start: Path, out: Path) -> list
     """Trains one method from one seed."""
     teacher = ("--teacher", plan.variant, *(("--teacher-checkpoint", plan.teacher) if plan.teacher else ()))
     where = ("--data", plan.data, "--start", start, "--out", out, "--resume")
-    what = ("--variant", plan.variant, "--image-size", plan.size, "--seed", seed)
+    what = ("--variant", plan.variant, "--image-size", plan.size, "--seed", seed, "--threads", plan.threads)
     return command("distillation.cli", *where, *what, *teacher, *METHODS[method], *plan.distill)
 
 
@@ -117,7 +120,7 @@ def measurement(plan: Plan, out: Path, *model: object) -> list[str]:
     """Mean IoU of one model for a box, one click and three."""
     clicks = [name.removeprefix("click_") for name in PROMPTS if name.startswith("click_")]
     which = ("--data", plan.val, "--limit", plan.limit, "--max-masks", 6, "--clicks", *clicks)
-    return command("evaluation.cli", *which, "--out", out, *model)
+    return command("evaluation.cli", *which, "--threads", plan.threads, "--out", out, *model)
 
 
 def run(line: Sequence[str]) -> None:
@@ -188,6 +191,7 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--teacher", type=Path, help="its weights (default: the embedded ones)")
     options.add_argument("--student-steps", type=int, default=200, help="decoupled steps before the methods part")
     options.add_argument("--limit", type=int, default=0, help="photographs to measure on, evenly spread (0: all)")
+    options.add_argument("--threads", type=int, default=usable_cores())
     known, further = options.parse_known_args(argv)
     seeds = vars(known).pop("seeds")
     plan = Plan(**vars(known), distill=tuple(further))

@@ -17,7 +17,7 @@ BRIEF = ("--steps", "1", "--decay-steps", "0", "--batch", "1", "--prompts", "1",
 @pytest.fixture
 def plan(tmp_path: Path) -> claims.Plan:
     draw(tmp_path / "drawn", 2)
-    return claims.Plan(tmp_path / "drawn", tmp_path / "drawn", tmp_path / "out", "nano", 224, None, 1, 1, BRIEF)
+    return claims.Plan(tmp_path / "drawn", tmp_path / "drawn", tmp_path / "out", "nano", 224, None, 1, 1, 1, BRIEF)
 
 
 def test_the_student_starts_with_the_teachers_decoder_and_an_encoder_of_its_seed(plan):
