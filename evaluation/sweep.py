@@ -101,11 +101,11 @@ class GridPass:
         point = np.array(self.point, np.intp)
         asked = np.ones(len(self.points), np.bool_)
         if settings.hierarchical:
-            sure, thin = np.zeros(len(self.points), np.intp), np.zeros(len(self.points), np.bool_)
+            sure, near = np.zeros((2, len(self.points)), np.intp)
             for index in np.flatnonzero(good & self.first[point]):
                 sure += self.at_points[index] > settings.coarse_logit_thresh
-                thin |= self.at_points[index] > settings.coarse_thin_thresh
-            asked = self.first | ~settings.left_out(0, sure, thin)
+                near += self.at_points[index] > settings.coarse_thin_thresh
+            asked = self.first | ~settings.left_out(0, sure, near)
         chosen = np.flatnonzero(good & asked[point])
         boxes = cand.boxes_of([self.masks[index] for index in chosen])
         scores = np.array([self.masks[index].predicted_iou for index in chosen])

@@ -48,9 +48,9 @@ VARIANTS = {
             everything={
                 "pred_iou_thresh": 0.3,
                 "stability_score_thresh": 0.5,
-                "coarse_logit_thresh": 5.0,
-                "coarse_agreement": 4,
-                "coarse_thin_thresh": 3.5,
+                "coarse_logit_thresh": 4.0,
+                "coarse_agreement": 5,
+                "coarse_thin_thresh": 1.0,
             },
         ),
         Variant("tinysam", TINYVIT_5M, 1024, single_mask=False),

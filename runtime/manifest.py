@@ -78,9 +78,9 @@ class EverythingThresholds:
     coarse_logit_thresh: float = 8.5
     """Hierarchical mode: pixels of a confident mask above this logit need no second look."""
     coarse_agreement: int = 1
-    """Hierarchical mode: if so many confident masks are above it there."""
+    """Hierarchical mode: if so many confident masks are above it there, and above the next one."""
     coarse_thin_thresh: float = 1000.0
-    """Hierarchical mode: where one confident mask is above this logit, every second point is enough; 1000: nowhere."""
+    """Hierarchical mode: where so many are above this logit, every second point is enough; 1000: nowhere."""
 
 
 @dataclass(frozen=True)

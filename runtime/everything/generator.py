@@ -50,8 +50,8 @@ class Found:
     """If nothing is good: the best there is."""
     sure: NDArray[np.intp] | int = 0
     """Hierarchical mode: (side, side), how many good masks are above `coarse_logit_thresh` at each low-res pixel."""
-    thin: NDArray[np.bool_] | bool = False
-    """Hierarchical mode: (side, side), whether one is above `coarse_thin_thresh` there."""
+    near: NDArray[np.intp] | int = 0
+    """Hierarchical mode: (side, side), how many are above `coarse_thin_thresh` there."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ class _Run:
         if self.settings.hierarchical:
             first = self.settings.first_pass(region.layer)
             self._pass(points[first], found, mark_sure=True)
-            sure, thin = self._at(points, found.sure), self._at(points, found.thin)
-            points = points[~first & ~self.settings.left_out(region.layer, sure, thin)]
+            sure, near = self._at(points, found.sure), self._at(points, found.near)
+            points = points[~first & ~self.settings.left_out(region.layer, sure, near)]
         self._pass(points, found)
         if found.points and not found.good:
             self._fill_reserve(found)
@@ -169,7 +169,7 @@ class _Run:
         found.good += cand.make_candidates(frame, masks, iou[prompt, kind][good], scores[good], origin)
         if mark_sure:
             found.sure = found.sure + (masks > settings.coarse_logit_thresh).sum(axis=0)
-            found.thin = found.thin | (masks > settings.coarse_thin_thresh).any(axis=0)
+            found.near = found.near + (masks > settings.coarse_thin_thresh).sum(axis=0)
 
     def _fill_reserve(self, found: Found) -> None:
         """Draws the masks of the points that came closest to the threshold, as nothing passed."""

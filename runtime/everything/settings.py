@@ -40,11 +40,11 @@ class EverythingSettings:
     coarse_logit_thresh: float = 8.5
     """Hierarchical mode: pixels of a good mask above this logit need no second look."""
     coarse_agreement: int = 1
-    """Hierarchical mode: so many good masks must be above it there. With more than one, a part inside of a found object
-    is looked for as long as the object is all that was found."""
+    """Hierarchical mode: so many good masks must be above it there, and above the next one. With more than one, a part
+    inside of a found object is looked for as long as the object is all that was found."""
     coarse_thin_thresh: float = 1000.0
-    """Hierarchical mode: where one good mask is above this logit, only every second point of the grid (as the squares
-    of a chessboard) gets a second look. Logits never reach 1000."""
+    """Hierarchical mode: where `coarse_agreement` good masks are above this logit, only every second point of the grid
+    (as the squares of a chessboard) gets a second look. Logits never reach 1000."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.points_per_side <= 256:
@@ -88,19 +88,20 @@ class EverythingSettings:
             first[[np.square(points - place).sum(axis=1).argmin() for place in wanted]] = True
         return first
 
-    def left_out(self, layer: int, sure: NDArray[np.intp], thin: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def left_out(self, layer: int, sure: NDArray[np.intp], near: NDArray[np.intp]) -> NDArray[np.bool_]:
         """(n,) which points of the grid hierarchical mode does not ask in its second pass.
 
         Args:
             layer: of the crop.
             sure: (n,) good masks of the first pass that are above `coarse_logit_thresh` at each point.
-            thin: (n,) whether one is above `coarse_thin_thresh` there.
+            near: (n,) those above `coarse_thin_thresh`.
         """
         index = np.arange(len(sure))
         per_side = self._points_per_side(layer) if self.point_grids is None else len(sure)
         row, column = np.divmod(index, max(1, per_side))
-        left_out: NDArray[np.bool_] = (sure >= self.coarse_agreement) | (thin & ((row + column) % 2 == 1))
-        return left_out
+        chessboard = (row + column) % 2 == 1
+        left_out: NDArray[np.bool_] = sure >= self.coarse_agreement
+        return left_out | ((near >= self.coarse_agreement) & chessboard)
 
     def _points_per_side(self, layer: int) -> int:
         return max(1, int(self.points_per_side / self.crop_n_points_downscale_factor**layer))

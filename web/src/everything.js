@@ -25,7 +25,7 @@ export async function segmentEverything(model, embedding, input, onProgress, poi
   const side = model.lowRes;
   const seen = { width: Math.ceil(input[0] / 4), height: Math.ceil(input[1] / 4), side };
   const sure = new Uint16Array(side * side);
-  const thin = new Uint8Array(side * side);
+  const near = new Uint16Array(side * side);
   const good = [];
   const asked = [];
   const perSide = settings.points_per_side;
@@ -49,7 +49,7 @@ export async function segmentEverything(model, embedding, input, onProgress, poi
         if (!mark) continue;
         one.logits.forEach((value, i) => {
           if (value > settings.coarse_logit_thresh) sure[i]++;
-          if (value > thinAbove) thin[i] = 1;
+          if (value > thinAbove) near[i]++;
         });
       }
       if (++done % REPORT_EVERY === 0) onProgress(done, total);
@@ -61,7 +61,7 @@ export async function segmentEverything(model, embedding, input, onProgress, poi
   await pass(points.filter((_, i) => first.has(i)), true);
   const open = ([x, y], i) => {
     const at = Math.min(side - 1, y >> 2) * side + Math.min(side - 1, x >> 2);
-    return sure[at] < agreement && !(thin[at] && (i + Math.floor(i / perSide)) % 2);
+    return sure[at] < agreement && !(near[at] >= agreement && (i + Math.floor(i / perSide)) % 2);
   };
   const fine = points.filter((point, i) => !first.has(i) && open(point, i));
   done = total - fine.length;
