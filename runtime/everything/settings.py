@@ -100,8 +100,8 @@ class EverythingSettings:
         per_side = self._points_per_side(layer) if self.point_grids is None else len(sure)
         row, column = np.divmod(index, max(1, per_side))
         chessboard = (row + column) % 2 == 1
-        left_out: NDArray[np.bool_] = sure >= self.coarse_agreement
-        return left_out | ((near >= self.coarse_agreement) & chessboard)
+        left_out: NDArray[np.bool_] = (sure >= self.coarse_agreement) | ((near >= self.coarse_agreement) & chessboard)
+        return left_out
 
     def _points_per_side(self, layer: int) -> int:
         return max(1, int(self.points_per_side / self.crop_n_points_downscale_factor**layer))
