@@ -3,7 +3,7 @@
 VENV ?= .venv
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.10 python3,$(shell command -v $(p) 2>/dev/null)))
 PY := $(VENV)/bin/python
-PACKAGES := models export calibration runtime distillation evaluation device
+PACKAGES := models export calibration runtime datasets distillation evaluation device
 
 # What is exported; `make export-int8 VARIANT=tinysam CHECKPOINT=tinysam.pth CALIB=photos/`
 VARIANT ?= nano

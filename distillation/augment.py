@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tinysam.evaluation.coco import Mask, Photo
+from tinysam.datasets.coco import Mask, Photo
 
 Rng = np.random.Generator
 Pixels = NDArray[np.uint8]

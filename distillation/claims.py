@@ -29,9 +29,9 @@ from safetensors.torch import save
 
 from tinysam.distillation.checkpoints import WEIGHTS, write_atomically
 from tinysam.distillation.teacher import copy_decoder
-from tinysam.evaluation.command import run_command
 from tinysam.models import build, get_variant, load
 from tinysam.runtime.engines import usable_cores
+from tinysam.runtime.run_command import run_command
 
 METHODS: dict[str, tuple[str, ...]] = {
     "decoupled": ("--mode", "decoupled"),

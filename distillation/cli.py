@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from tinysam.datasets.coco import DataError, Photo, read_coco, read_folder
 from tinysam.distillation.checkpoints import NAME, ResumeError, load_state
 from tinysam.distillation.device import Device, compile_model
 from tinysam.distillation.objectives import Decoupled, FullStage, Objective, Supervised
@@ -22,9 +23,8 @@ from tinysam.distillation.shards import ShardBatches, find_shards, shard_loader
 from tinysam.distillation.teacher import TeacherError, copy_decoder, identity, load_teacher
 from tinysam.distillation.teacher_cache import TeacherCache
 from tinysam.distillation.trainer import Trainer
-from tinysam.evaluation.coco import DataError, Photo, read_coco, read_folder
-from tinysam.evaluation.command import run_command
 from tinysam.models import Sam, build, get_variant, load
+from tinysam.runtime.run_command import run_command
 
 
 def parser() -> argparse.ArgumentParser:

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from tinysam.evaluation.coco import DataError
+from tinysam.datasets.coco import DataError
 
 log = logging.getLogger(__name__)
 

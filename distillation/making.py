@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tinysam.datasets.coco import UNREADABLE, Photo
 from tinysam.distillation import augment
 from tinysam.distillation.faults import Damaged
 from tinysam.distillation.pixels import read_rgb
 from tinysam.distillation.points import sample_points
 from tinysam.distillation.prompts import first_prompt
 from tinysam.distillation.recipe import Recipe
-from tinysam.evaluation.coco import UNREADABLE, Photo
 
 Rng = np.random.Generator
 Mask = NDArray[np.bool_]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from tinysam.evaluation.clicks import extent
+from tinysam.datasets.clicks import extent
 
 NEAR, FAR = 768, 384
 """Points in the enlarged box and in the whole picture."""

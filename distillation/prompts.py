@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysam.evaluation.clicks import centre, extent
+from tinysam.datasets.clicks import centre, extent
 from tinysam.models.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING, POSITIVE
 
 Rng = np.random.Generator

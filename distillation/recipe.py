@@ -35,6 +35,9 @@ class Recipe:
     hard_mask_weighting: bool = False
     """Whether masks on which the teacher does better than the student weigh more."""
 
+    source_power: float = 0.5
+    """A source of n photographs is drawn in proportion to n to this power: 1: photographs alike, 0: sources alike."""
+
     augmented: bool = True
     """Whether samples are cropped, flipped, coloured and pasted on; if not, they are whole photographs."""
     smallest_crop: float = 0.4
@@ -73,7 +76,7 @@ class Recipe:
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} {getattr(self, name)}: expected more than 0")
-        for name in ("box_share", "box_masks", "whole_share", "paste_share", "colour", "ema"):
+        for name in ("box_share", "box_masks", "whole_share", "paste_share", "colour", "ema", "source_power"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected 0 to 1")
         if not 0 < self.smallest_crop <= 1:
@@ -109,6 +112,7 @@ RESUMABLE = frozenset(
         "batch",
         "whole_share",
         "smallest_crop",
+        "source_power",
         "paste_share",
         "rounds",
         "uniform_rounds",

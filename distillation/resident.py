@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from tinysam.datasets.coco import DataError
 from tinysam.distillation.device import Device
 from tinysam.distillation.faults import Damaged
 from tinysam.distillation.making import Sample
 from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.samples import UNUSABLE, Batch, Numbers, Samples, collate
-from tinysam.evaluation.coco import DataError
 
 PIECE = 64
 """Photographs copied to the device at once."""

@@ -1,5 +1,6 @@
 """Training samples. Sample number i of a seed is always the same, whatever process or worker makes it."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -8,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from tinysam.datasets.coco import DataError, Photo
 from tinysam.distillation.faults import Damaged, Faults
 from tinysam.distillation.making import Rng, Sample, SampleMaker
 from tinysam.distillation.pixels import PixelCache
 from tinysam.distillation.recipe import Recipe
-from tinysam.evaluation.coco import DataError, Photo
 
 ATTEMPTS = 8
 """How many samples may turn out empty before the set counts as unusable."""
@@ -50,6 +51,19 @@ class Batch:
     """(P, max_rounds) uniform random numbers for the further clicks."""
 
 
+class Draw:
+    """Draws photographs so that no source dominates: a source of n photographs in proportion to n ** power."""
+
+    def __init__(self, photos: Sequence[Photo], power: float) -> None:
+        sizes = Counter(photo.source for photo in photos)
+        weights = np.array([sizes[photo.source] ** (power - 1.0) for photo in photos])
+        self.bounds = np.cumsum(weights) / weights.sum()
+
+    def __call__(self, rng: Rng) -> int:
+        """The number of a photograph."""
+        return min(int(np.searchsorted(self.bounds, rng.random(), side="right")), len(self.bounds) - 1)
+
+
 class Samples(Dataset[Sample]):
     """Photographs as training samples.
 
@@ -62,13 +76,15 @@ class Samples(Dataset[Sample]):
 
     def __init__(self, photos: Sequence[Photo], recipe: Recipe, cache_bytes: int = 2 << 30, limit: int = 100) -> None:
         self.recipe, self.photos, self.faults = recipe, photos, Faults(limit)
-        self.things = [photo for photo in photos if photo.masks]
+        self.draw = Draw(photos, recipe.source_power)
+        things = [photo for photo in photos if photo.masks]
+        self.draw_thing, self.things = Draw(things, recipe.source_power), things
         cache = PixelCache(cache_bytes)
         self.maker = SampleMaker(recipe, lambda photo: cache.read(photo.path), self.thing)
 
     def thing(self, rng: Rng) -> Photo:
         """A photograph with masks."""
-        return self.things[rng.integers(len(self.things))]
+        return self.things[self.draw_thing(rng)]
 
     def __len__(self) -> int:
         return self.recipe.steps * self.recipe.batch
@@ -77,7 +93,7 @@ class Samples(Dataset[Sample]):
         """The photographs to try for sample number `number`, each with its random numbers."""
         for attempt in range(ATTEMPTS):
             rng = np.random.default_rng([self.recipe.seed, number, attempt])
-            yield int(rng.integers(len(self.photos))), rng
+            yield self.draw(rng), rng
 
     def __getitem__(self, number: int) -> Sample:
         for index, rng in self.drawn(number):

@@ -21,11 +21,11 @@ from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
+from tinysam.datasets.coco import DataError, Mask, Photo, try_mask
 from tinysam.distillation.faults import Damaged, Faults
 from tinysam.distillation.making import LEAST_PIXELS, Rng, Sample, SampleMaker
 from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.samples import ATTEMPTS, Batch, collate, share_of
-from tinysam.evaluation.coco import DataError, Mask, Photo, try_mask
 
 JPEG_END = b"\xff\xd9"
 RECENT = 32

@@ -15,8 +15,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tinysam.distillation.checkpoints import half, write_atomically
-from tinysam.evaluation.command import run_command
 from tinysam.models.checkpoint import CheckpointError, read_state
+from tinysam.runtime.run_command import run_command
 
 
 def shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:

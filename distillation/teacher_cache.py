@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tinysam.datasets.coco import Photo
 from tinysam.distillation.checkpoints import write_atomically
 from tinysam.distillation.making import whole_pixels
-from tinysam.evaluation.coco import Photo
 from tinysam.models import Sam, normalize
 from tinysam.runtime.manifest import sha256_file
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from tinysam.evaluation.coco import Photo
+from tinysam.datasets.coco import Photo
 from tinysam.evaluation.everything import Changes
 from tinysam.evaluation.tasks import Figures
 from tinysam.runtime.everything.generator import segment_everything

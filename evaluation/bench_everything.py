@@ -24,7 +24,6 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from tinysam.evaluation.command import run_command
 from tinysam.models import Sam, build, get_variant, load, normalize
 from tinysam.runtime import Segmenter
 from tinysam.runtime.everything.generator import segment_everything
@@ -32,6 +31,7 @@ from tinysam.runtime.everything.settings import EverythingSettings, point_grid
 from tinysam.runtime.geometry import Frame
 from tinysam.runtime.masks.nms import nms
 from tinysam.runtime.preprocess import resize
+from tinysam.runtime.run_command import run_command
 
 BATCH = 64
 

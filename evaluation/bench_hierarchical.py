@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tinysam.evaluation.coco import read_coco
-from tinysam.evaluation.command import run_command
+from tinysam.datasets.coco import read_coco
 from tinysam.evaluation.everything import best_ious
 from tinysam.evaluation.tasks import spread
 from tinysam.runtime import Segmenter
 from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.everything.settings import EverythingSettings
+from tinysam.runtime.run_command import run_command
 
 
 @dataclass

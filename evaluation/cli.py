@@ -10,11 +10,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from tinysam.datasets.coco import DataError, Photo, read_coco, read_folder
 from tinysam.evaluation import ray_engine, runner
 from tinysam.evaluation.annotate import AnnotateTask
 from tinysam.evaluation.backends import BACKENDS, ModelChoice
-from tinysam.evaluation.coco import DataError, Photo, read_coco, read_folder
-from tinysam.evaluation.command import run_command
 from tinysam.evaluation.detections import DetectionTask, read_detections
 from tinysam.evaluation.everything import EverythingTask
 from tinysam.evaluation.prompted import CLICKS, Protocol
@@ -23,6 +22,7 @@ from tinysam.evaluation.sweep import SWEPT, SweepTask, Values
 from tinysam.evaluation.tasks import PromptedTask, Task, spread
 from tinysam.runtime.engines import usable_cores
 from tinysam.runtime.manifest import sha256_file
+from tinysam.runtime.run_command import run_command
 
 TASKS = ("prompts", "everything", "sweep", "detections", "annotate")
 

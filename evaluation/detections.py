@@ -19,7 +19,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from tinysam.evaluation.coco import DataError, Mask, Photo, read_json, try_mask
+from tinysam.datasets.coco import DataError, Mask, Photo, read_json, try_mask
 from tinysam.evaluation.tasks import Figures
 from tinysam.runtime.masks.rle import Rle
 from tinysam.runtime.segmenter import Segmenter

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from tinysam.evaluation.coco import Mask, Photo
+from tinysam.datasets.coco import Mask, Photo
 from tinysam.evaluation.report import ALL, group_means, mean, table
 from tinysam.evaluation.tasks import Figures, labelled, spread
 from tinysam.runtime.everything.generator import segment_everything

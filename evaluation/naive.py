@@ -17,10 +17,10 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.feeds import image_feeds
 from tinysam.calibration.images import load_image_set
-from tinysam.evaluation.command import run_command
 from tinysam.export.int8_files import calibration_runs, float_model
 from tinysam.export.tensors import model_file
 from tinysam.runtime.manifest import read_manifest, write_manifest
+from tinysam.runtime.run_command import run_command
 
 PARTS = ("encoder", "decoder")
 

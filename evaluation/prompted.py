@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tinysam.evaluation.clicks import centre, next_click
-from tinysam.evaluation.coco import Mask
+from tinysam.datasets.clicks import centre, next_click
+from tinysam.datasets.coco import Mask
 from tinysam.runtime.graphs import Prompts, ambiguous
 from tinysam.runtime.segmenter import Segmenter
 from tinysam.runtime.upscale import Upscaler

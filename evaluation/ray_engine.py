@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinysam.datasets.coco import Photo
+from tinysam.datasets.reading import ahead, read_photo
 from tinysam.evaluation.backends import ModelChoice
-from tinysam.evaluation.coco import Photo
-from tinysam.evaluation.reading import ahead, read_photo
 from tinysam.evaluation.records import fingerprint
 from tinysam.evaluation.tasks import Task
 

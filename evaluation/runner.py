@@ -5,9 +5,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from tinysam.datasets.coco import Photo
+from tinysam.datasets.reading import ahead, read_photo
 from tinysam.evaluation.backends import ModelChoice
-from tinysam.evaluation.coco import Photo
-from tinysam.evaluation.reading import ahead, read_photo
 from tinysam.evaluation.records import Records
 from tinysam.evaluation.tasks import Task
 

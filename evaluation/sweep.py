@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from tinysam.evaluation.coco import Photo
+from tinysam.datasets.coco import Photo
 from tinysam.evaluation.report import mean
 from tinysam.evaluation.tasks import Figures
 from tinysam.runtime.everything import candidates as cand

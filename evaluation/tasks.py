@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from PIL import Image
 
-from tinysam.evaluation.coco import Photo
+from tinysam.datasets.coco import Photo
 from tinysam.evaluation.prompted import Protocol as Prompts
 from tinysam.evaluation.prompted import evaluate
 from tinysam.evaluation.report import band, group_means, table

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tinysam.evaluation.coco import Photo
+    from tinysam.datasets.coco import Photo
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -59,7 +59,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def drawn(tmp_path: Path) -> Path:
     """A COCO-format set of four drawn pictures."""
-    from tests.evaluation.drawing import draw
+    from tests.datasets.drawing import draw
 
     draw(tmp_path / "drawn", 4)
     return tmp_path / "drawn"
@@ -68,6 +68,6 @@ def drawn(tmp_path: Path) -> Path:
 @pytest.fixture
 def photos(drawn: Path) -> "list[Photo]":
     """Its photographs."""
-    from tinysam.evaluation.coco import read_coco
+    from tinysam.datasets.coco import read_coco
 
     return read_coco(drawn)

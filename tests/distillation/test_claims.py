@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.evaluation.drawing import draw
+from tests.datasets.drawing import draw
 from tinysam.distillation import claims
 from tinysam.models import get_variant
 from tinysam.models.checkpoint import weights_path

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.evaluation.drawing import draw
+from tests.datasets.drawing import draw
 from tinysam.distillation.parallel import own_device, share_batch_norm
 from tinysam.models import get_variant
 from tinysam.models.checkpoint import read_state, weights_path

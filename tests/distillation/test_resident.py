@@ -3,12 +3,12 @@ from itertools import islice
 import pytest
 import torch
 
+from tinysam.datasets.coco import DataError
 from tinysam.distillation import resident
 from tinysam.distillation.device import Device
 from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.resident import Resident, bytes_of, fits
 from tinysam.distillation.samples import Numbers, Samples, loader
-from tinysam.evaluation.coco import DataError
 
 RECIPE = Recipe(mode="decoupled", image_size=224, batch=2, steps=6, decay_steps=1, augmented=False)
 

@@ -1,12 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from tinysam.datasets.coco import DataError
 from tinysam.distillation.augment import View, paste
 from tinysam.distillation.making import whole_pixels
 from tinysam.distillation.recipe import Recipe
-from tinysam.distillation.samples import Numbers, Samples, collate
-from tinysam.evaluation.coco import DataError
+from tinysam.distillation.samples import Draw, Numbers, Samples, collate
 
 
 def test_the_same_number_gives_the_same_sample(photos, recipe):
@@ -112,3 +114,13 @@ def test_too_many_damaged_photographs_stop_the_run(photos, recipe):
         photo.path.unlink()
     with pytest.raises(DataError, match="nothing usable in 8 photographs in a row"):
         Samples(photos, recipe)[0]
+
+
+@pytest.mark.parametrize(("power", "expected"), [(1.0, 0.9), (0.5, 0.75), (0.0, 0.5)])
+def test_sources_are_drawn_by_a_power_of_their_size(photos, power, expected):
+    # 90 and 10 photographs: 90 : 10, then sqrt(90) : sqrt(10) = 3 : 1, then 1 : 1.
+    photos = [replace(photos[0], source="large" if i < 90 else "small") for i in range(100)]
+    draw, rng = Draw(photos, power), np.random.default_rng(0)
+    drawn = np.array([draw(rng) for _ in range(4000)])
+    assert (drawn < 90).mean() == pytest.approx(expected, abs=0.03)
+    assert len(set(drawn)) > 95

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.evaluation.drawing import draw
+from tests.datasets.drawing import draw
+from tinysam.datasets.coco import DataError
 from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.shards import JPEG_END, ShardBatches, find_shards, shard_loader
-from tinysam.evaluation.coco import DataError
 
 
 def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

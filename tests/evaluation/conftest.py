@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tinysam.evaluation.coco import Photo
+from tinysam.datasets.coco import Photo
 from tinysam.runtime.geometry import Frame
 from tinysam.runtime.graphs import Decoded, passed
 from tinysam.runtime.manifest import Manifest

@@ -129,7 +129,7 @@ def test_detections_are_made_in_photographs_without_annotations_too(drawn, tmp_p
 
 
 def test_annotating_a_folder_gives_a_set_to_train_on(drawn, tmp_path, monkeypatch):
-    from tinysam.evaluation.coco import read_coco
+    from tinysam.datasets.coco import read_coco
 
     (drawn / "images/broken.jpg").write_bytes(b"no picture")
     out = tmp_path / "out"

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.evaluation.drawing import draw
+from tests.datasets.drawing import draw
+from tinysam.datasets.coco import read_coco
 from tinysam.evaluation import ray_engine
 from tinysam.evaluation.backends import ModelChoice
-from tinysam.evaluation.coco import read_coco
 from tinysam.evaluation.ray_engine import Job, records
 
 ray = pytest.importorskip("ray", reason="Ray has an environment of its own: make test-ray")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.runtime import disc_model
-from tinysam.evaluation.coco import Photo
+from tinysam.datasets.coco import Photo
 from tinysam.evaluation.everything import EverythingTask
 from tinysam.evaluation.sweep import SweepTask
 from tinysam.runtime import Segmenter

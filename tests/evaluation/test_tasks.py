@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinysam.evaluation.coco import DataError
+from tinysam.datasets.coco import DataError
 from tinysam.evaluation.detections import DetectionTask, clipped, read_detections
 from tinysam.evaluation.everything import recalls
 from tinysam.evaluation.prompted import Answers, Protocol, iou, scores

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from PIL import Image
 
-from tinysam.evaluation.coco import UNREADABLE, Photo
+from tinysam.datasets.coco import UNREADABLE, Photo
 
 log = logging.getLogger(__name__)
 

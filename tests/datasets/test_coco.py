@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from tinysam.evaluation.coco import DataError, read_coco
+from tinysam.datasets.coco import DataError, read_coco
 
 
 def rle_of(mask: np.ndarray) -> dict:

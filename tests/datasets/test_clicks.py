@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tinysam.evaluation.clicks import centre, extent, largest_part, next_click
+from tinysam.datasets.clicks import centre, extent, largest_part, next_click
 
 
 def slow_centre_distance(mask: np.ndarray, at: tuple[int, int]) -> float:

@@ -3,7 +3,7 @@ from threading import Lock
 
 import pytest
 
-from tinysam.evaluation.reading import ahead
+from tinysam.datasets.reading import ahead
 
 
 def test_values_come_in_order_and_no_more_than_asked_are_made_in_advance():
