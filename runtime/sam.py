@@ -10,6 +10,7 @@ and column.
 """
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -177,6 +178,8 @@ class SamAutomaticMaskGenerator:
         point_coords [[x, y]], stability_score, crop_box (x, y, width, height).
         """
         found = segment_everything(self.predictor, image, self.settings)
+        for note in found.notes:
+            warnings.warn(note, stacklevel=2)
         self.predictor.reset_image()
         return [self._record(mask) for mask in found.masks]
 

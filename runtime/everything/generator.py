@@ -19,9 +19,9 @@ from PIL import Image
 from tinysam.runtime import preprocess
 from tinysam.runtime.everything import candidates as cand
 from tinysam.runtime.everything.candidates import Candidate
-from tinysam.runtime.everything.crops import Crop, crops
+from tinysam.runtime.everything.crops import Crop, crops, is_flat
 from tinysam.runtime.everything.finish import finish
-from tinysam.runtime.everything.settings import EverythingSettings
+from tinysam.runtime.everything.settings import QUALITY, EverythingSettings
 from tinysam.runtime.geometry import LOW_RES_STRIDE, Frame
 from tinysam.runtime.graphs import Decoded, Prompts
 from tinysam.runtime.masks.nms import nms
@@ -32,8 +32,8 @@ from tinysam.runtime.segmenter import Segmenter
 Floats = NDArray[np.float32]
 Points = NDArray[np.float64]
 
-RELAX_STEPS = (0.1, 0.2, 0.4)
-"""If nothing passes, both thresholds are lowered by these amounts in turn, and at last dropped."""
+RELAX_STEPS = (0.1, 0.2, 0.4, np.inf)
+"""If nothing passes, the model's own thresholds are lowered by these amounts in turn, the last of which drops them."""
 _RESERVE_POINTS = 16
 """Points of a crop, those of the highest predicted IoU, that are asked again if nothing passes."""
 
@@ -97,7 +97,10 @@ class _Run:
 
     def everything(self, picture: Image.Image) -> Everything:
         size = (picture.height, picture.width)
-        regions = crops(size, self.settings.crop_n_layers, self.settings.crop_overlap_ratio)
+        layers = crops(size, self.settings.crop_n_layers, self.settings.crop_overlap_ratio)
+        regions = [region for region in layers if not is_flat(picture, region)]
+        if not regions:
+            return Everything([], ("the picture is flat: it shows no objects",), {}, 0, 0)
         found = [self._crop(picture, region) for region in regions]
         good = [part.good for part in found]
         notes: tuple[str, ...] = ()
@@ -125,7 +128,7 @@ class _Run:
             sure, near = self._at(points, found.sure), self._at(points, found.near)
             points = points[~first & ~self.settings.left_out(region.layer, sure, near)]
         self._pass(points, found)
-        if found.points and not found.good:
+        if found.points and not found.good and any(map(self.settings.may_lower, QUALITY)):
             self._fill_reserve(found)
         return found
 
@@ -212,19 +215,24 @@ def click_prompts(frame: Frame, points: Points) -> Prompts:
 def _relaxed(
     reserves: list[list[Candidate]], settings: EverythingSettings
 ) -> tuple[list[list[Candidate]], tuple[str, ...]]:
-    """The masks to show although none passed, and the note that says so."""
-    asked = f"predicted IoU {settings.pred_iou_thresh:.2f} and stability {settings.stability_score_thresh:.2f}"
+    """The masks to show although none passed, and the note that says so. A caller's thresholds hold in any case."""
+    wanted = f"predicted IoU {settings.pred_iou_thresh:.2f} and stability {settings.stability_score_thresh:.2f}"
+    asked = f"no mask reached {wanted}"
+    if not any(map(settings.may_lower, QUALITY)):
+        return reserves, (f"{asked}, which were given: nothing is shown",)
     for step in RELAX_STEPS:
-        iou, stable = settings.pred_iou_thresh - step, settings.stability_score_thresh - step
+        iou, stable = settings.lowered(step)
         good = [
             [one for one in reserve if one.predicted_iou > iou and one.stability_score >= stable]
             for reserve in reserves
         ]
         if any(good):
-            return good, (f"no mask reached {asked}: lowered to {iou:.2f} and {stable:.2f}",)
-    if any(reserves):
-        return reserves, (f"no mask reached {asked}, nor anything near: showing the best there are",)
-    return reserves, ("the model found nothing in this image",)
+            if step < np.inf:
+                return good, (f"{asked}: lowered to {iou:.2f} and {stable:.2f}",)
+            return good, (f"{asked}, nor anything near: showing the best there are",)
+    if not any(reserves):
+        return reserves, ("the model found nothing in this image",)
+    return [[] for _ in reserves], (f"{asked}: nothing is shown",)
 
 
 def _between_crops(

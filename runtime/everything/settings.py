@@ -1,13 +1,15 @@
 """Settings of segment-everything."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinysam.runtime.manifest import EverythingThresholds
 
+QUALITY = ("pred_iou_thresh", "stability_score_thresh")
+"""The thresholds on a mask's quality: a model has its own, and those may be lowered if no mask passes."""
 COARSE_DIVISOR = 4
 """The first pass of hierarchical mode has a grid this much coarser on each side."""
 
@@ -45,6 +47,8 @@ class EverythingSettings:
     coarse_thin_thresh: float = 1000.0
     """Hierarchical mode: where `coarse_agreement` good masks are above this logit, only every second point of the grid
     (as the squares of a chessboard) gets a second look. Logits never reach 1000."""
+    model_quality: Mapping[str, float] = field(default_factory=dict)
+    """The model's own values of those `QUALITY` thresholds that the caller did not give."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.points_per_side <= 256:
@@ -68,9 +72,19 @@ class EverythingSettings:
 
     @classmethod
     def of_model(cls, thresholds: EverythingThresholds, **changes: object) -> "EverythingSettings":
-        """The settings chosen for a model, with changes."""
-        values: dict[str, object] = {**vars(thresholds), **changes}
+        """The settings chosen for a model, with changes. Thresholds among the changes are obeyed to the letter."""
+        own = {name: getattr(thresholds, name) for name in QUALITY if name not in changes}
+        values: dict[str, object] = {**vars(thresholds), "model_quality": own, **changes}
         return cls(**values)  # type: ignore[arg-type]
+
+    def lowered(self, step: float) -> tuple[float, float]:
+        """Predicted IoU and stability to ask for after the model's own thresholds are lowered by `step`."""
+        iou, stability = (getattr(self, name) - (step if self.may_lower(name) else 0) for name in QUALITY)
+        return iou, stability
+
+    def may_lower(self, name: str) -> bool:
+        """Whether the threshold of that name is the model's own, not one that a caller gave."""
+        return self.model_quality.get(name) == getattr(self, name)
 
     def grid(self, layer: int) -> NDArray[np.float64]:
         """(n, 2) x and y in 0 to 1 of the points of a crop of that layer."""

@@ -90,10 +90,11 @@ def test_without_prompts_everything_is_segmented(photo: Path, capfd: pytest.Capt
     assert min(scores) > 0.75
 
 
-def test_relaxed_thresholds_are_said(photo: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    ran = Ran((str(photo), "--pred-iou-thresh", "1"), capfd)
+def test_given_threshold_is_obeyed_and_an_empty_result_is_said(photo: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ran = Ran((str(photo), "--pred-iou-thresh", "1", "--format", "json"), capfd)
     assert ran.code == 0
     assert "note: no mask reached predicted IoU 1.00" in ran.err
+    assert json.loads(Path("out/photo.coco.json").read_text())["annotations"] == []
 
 
 def test_exif_orientation_turns_photo_and_prompts(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Segment everything: the parts by hand, the whole against a textbook generator at full size."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from tinysam.runtime import Segmenter
 from tinysam.runtime.everything.candidates import cut_by_crop, stability, sub_pixel_boxes
 from tinysam.runtime.everything.crops import crops
 from tinysam.runtime.everything.generator import segment_everything
-from tinysam.runtime.everything.settings import EverythingSettings, point_grid
+from tinysam.runtime.everything.settings import QUALITY, EverythingSettings, point_grid
 from tinysam.runtime.manifest import EverythingThresholds
 from tinysam.runtime.masks.nms import nms
 from tinysam.runtime.results import MaskRecord
@@ -239,6 +240,50 @@ def test_thresholds_out_of_reach_are_relaxed_and_it_is_said(
     found = segment_everything(segmenter, picture(200, 150), settings)
     assert found.masks
     assert note in found.notes[0]
+
+
+UNREACHABLE = EverythingThresholds(8, pred_iou_thresh=0.99, stability_score_thresh=0.99)
+
+
+@pytest.mark.parametrize("hierarchical", [False, True])
+@pytest.mark.parametrize(
+    ("iou", "stable", "any_masks"), [(0.85, None, True), (None, 0.8, True), (0.85, 0.95, False), (0.95, 0.5, False)]
+)
+def test_given_thresholds_are_never_lowered(
+    segmenter: Segmenter, hierarchical: bool, iou: float | None, stable: float | None, any_masks: bool
+) -> None:
+    given = {name: value for name, value in zip(QUALITY, (iou, stable), strict=True) if value is not None}
+    settings = EverythingSettings.of_model(UNREACHABLE, hierarchical=hierarchical, **given)
+    found = segment_everything(segmenter, picture(200, 150), settings)
+    assert bool(found.masks) == any_masks
+    assert all(mask.predicted_iou > (iou or 0) and mask.stability_score >= (stable or 0) for mask in found.masks)
+    assert "no mask reached" in found.notes[0]
+
+
+def test_threshold_that_is_replaced_later_counts_as_given() -> None:
+    settings = replace(EverythingSettings.of_model(UNREACHABLE), pred_iou_thresh=0.5)
+    assert not settings.may_lower("pred_iou_thresh")
+    assert settings.lowered(0.25) == (0.5, 0.74)
+    assert not any(EverythingSettings(points_per_side=8).may_lower(name) for name in QUALITY)
+
+
+def noisy(level: float, sigma: float) -> Image.Image:
+    noise = np.random.default_rng(0).normal(level, sigma, (480, 640, 3))
+    return Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("flat", [noisy(0, 0), noisy(255, 0), noisy(120, 0), noisy(5, 4), noisy(100, 10)])
+def test_flat_picture_has_no_objects_and_it_is_said(segmenter: Segmenter, flat: Image.Image) -> None:
+    found = segment_everything(segmenter, flat, plain(crop_n_layers=1))
+    assert (found.masks, found.points) == ([], 0)
+    assert "flat" in found.notes[0]
+
+
+@pytest.mark.parametrize(("side", "contrast"), [(12, 255), (40, 30), (200, 5)])
+def test_faint_or_small_object_is_still_looked_for(segmenter: Segmenter, side: int, contrast: int) -> None:
+    pixels = np.asarray(noisy(0, 0)).copy()
+    pixels[100 : 100 + side, 300 : 300 + side] = contrast
+    assert segment_everything(segmenter, Image.fromarray(pixels), plain()).masks
 
 
 def test_nothing_found_is_said(tmp_path: Path) -> None:
