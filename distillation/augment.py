@@ -1,10 +1,17 @@
-"""What a training picture is cut from and how it is changed: crops, flips, colour, pasted objects."""
+"""What a training picture is made of and how it is changed.
 
+1. A view of a photograph: a crop or the whole, perhaps mirrored; or a mosaic of textures of several photographs.
+2. Objects of other photographs pasted on it, some of them filled with a texture of a third one.
+3. Colour: brightness, contrast, saturation, gamma, channel gains, swapped channels, grey.
+4. Faults of a photograph: night, blur, low resolution, noise, JPEG.
+"""
+
+import io
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from tinysam.datasets.coco import Mask, Photo
 
@@ -28,7 +35,11 @@ class View:
 
     def mask(self, mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """(height, width) of a mask of the photograph."""
-        return self.resize(Image.fromarray(mask * np.uint8(255))) > 127
+        return self.cover(mask) > 127
+
+    def cover(self, mask: NDArray[np.uint8]) -> Pixels:
+        """(height, width) how much of each pixel a mask of the photograph fills, 0 to 255."""
+        return self.resize(Image.fromarray(mask * np.uint8(255)))
 
     def resize(self, image: Image.Image) -> Pixels:
         """The rectangle in the view's size, flipped if the view is."""
@@ -59,9 +70,20 @@ def crop(photo: Photo, size: int, around: Mask, smallest: float, rng: Rng) -> Vi
     return View((left, top, left + width, top + height), *shown, flip=rng.uniform() < 0.5)
 
 
+def texture(photo: Photo, width: int, height: int, rng: Rng) -> View:
+    """A random rectangle of the photograph, of a tenth to a half of its long side, shown in this size."""
+    side = max(photo.width, photo.height) * np.exp(rng.uniform(np.log(0.1), np.log(0.5)))
+    scale = side / max(width, height)
+    w, h = min(photo.width, width * scale), min(photo.height, height * scale)
+    left, top = rng.uniform(0, photo.width - w), rng.uniform(0, photo.height - h)
+    return View((left, top, left + w, top + h), width, height, flip=rng.uniform() < 0.5)
+
+
 def colour(pixels: Pixels, strength: float, rng: Rng) -> Pixels:
-    """Random brightness, contrast, saturation and channel gains; sometimes grey."""
+    """Random brightness, contrast, saturation, gamma and channel gains; sometimes grey or with swapped channels."""
     x = pixels.astype(np.float32)
+    if rng.uniform() < strength / 8:
+        x = x[..., rng.permutation(3)]
     grey = x.mean(axis=-1, keepdims=True)
     saturation, contrast = 1 + strength * rng.uniform(-1, 1, 2)
     if rng.uniform() < strength / 8:
@@ -71,25 +93,95 @@ def colour(pixels: Pixels, strength: float, rng: Rng) -> Pixels:
     x = grey + saturation * (x - grey)
     mean = grey.mean()
     x = (mean + contrast * (x - mean)) * gains + level
-    changed: Pixels = x.clip(0, 255).astype(np.uint8)
+    gamma = np.exp(strength * rng.uniform(-1, 1))
+    curve = (255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
+    changed: Pixels = curve[x.clip(0, 255).astype(np.uint8)]
     return changed
 
 
-def paste(
-    canvas: Pixels, masks: list[NDArray[np.bool_]], thing: Pixels, shape: NDArray[np.bool_], rng: Rng
-) -> NDArray[np.bool_] | None:
-    """Puts `thing` where `shape` is true at a random place of `canvas`, which changes, and hides what lies below.
+def night(pixels: Pixels, rng: Rng) -> Pixels:
+    """A picture taken in the dark: a tenth to a half of the light, with a tint and the sensor's noise."""
+    light = rng.uniform(0.1, 0.5) * rng.uniform(0.7, 1.2, 3).astype(np.float32)
+    return noise((pixels * light).clip(0, 255).astype(np.uint8), rng)
 
-    Simple copy-paste (Ghiasi et al. 2021, arXiv:2012.07177). Returns the visible shape on the canvas, or None when
-    the thing is larger than the canvas.
+
+def blur(pixels: Pixels, rng: Rng) -> Pixels:
+    """Out of focus: a Gaussian of up to 1 % of the long side."""
+    radius = max(pixels.shape[:2]) * rng.uniform(0.002, 0.01)
+    return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(radius)))
+
+
+def coarsen(pixels: Pixels, rng: Rng) -> Pixels:
+    """Low resolution: made smaller by 1.5 to 4 and enlarged again."""
+    height, width = pixels.shape[:2]
+    factor = rng.uniform(1.5, 4)
+    small = (max(1, round(width / factor)), max(1, round(height / factor)))
+    shrunk = Image.fromarray(pixels).resize(small, Image.Resampling.BILINEAR)
+    return np.asarray(shrunk.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def noise(pixels: Pixels, rng: Rng) -> Pixels:
+    """Gaussian noise with a deviation of 3 to 18 of 255."""
+    grain = rng.standard_normal(pixels.shape, np.float32) * np.float32(rng.uniform(3, 18))
+    return (pixels + grain).clip(0, 255).astype(np.uint8)
+
+
+def compress(pixels: Pixels, rng: Rng) -> Pixels:
+    """JPEG of quality 8 to 50."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "jpeg", quality=int(rng.integers(8, 51)))
+    return np.asarray(Image.open(file))
+
+
+FAULTS = (night, blur, coarsen, noise, compress)
+
+
+def spoil(pixels: Pixels, rng: Rng) -> Pixels:
+    """One fault of a photograph, and every fourth time a second one on top."""
+    for i in rng.choice(len(FAULTS), 2 if rng.uniform() < 0.25 else 1, replace=False):
+        pixels = FAULTS[i](pixels, rng)
+    return pixels
+
+
+def cells(size: int, count: int, rng: Rng) -> NDArray[np.intp]:
+    """(size, size) numbers from 0 to `count` - 1: Voronoi cells of random points, with wavy borders."""
+    x = np.arange(size, dtype=np.float32) / size
+    waves, phases = rng.uniform(2, 30, 2), rng.uniform(0, 2 * np.pi, 2)
+    depth = rng.uniform(0, 0.7 / waves)  # deeper waves would tear cells apart
+    shifts = depth * np.sin(waves * x[:, None] + phases)
+    points = rng.random((count, 2), np.float32)
+    dx = x[None, :, None] + shifts[:, None, 0:1] - points[:, 0]
+    dy = x[:, None, None] + shifts[None, :, 1:2] - points[:, 1]
+    nearest: NDArray[np.intp] = (dx**2 + dy**2).argmin(axis=-1)
+    return nearest
+
+
+def paste(
+    canvas: Pixels, masks: list[NDArray[np.bool_]], thing: Pixels, cover: Pixels, rng: Rng
+) -> NDArray[np.bool_] | None:
+    """Puts `thing` at a random place of `canvas`, which changes, and hides what lies below.
+
+    Simple copy-paste (Ghiasi et al. 2021, arXiv:2012.07177), with soft edges.
+
+    Args:
+        canvas: (H, W, 3).
+        masks: (H, W) each; they lose what is hidden.
+        thing: (h, w, 3).
+        cover: (h, w), how much of the thing shows: 255 inside, 0 outside; above half it is part of its mask.
+        rng: draws the place.
+
+    Returns:
+        (H, W) visible shape of the thing, or None when it is larger than the canvas.
     """
-    height, width = shape.shape
+    height, width = cover.shape
     room_y, room_x = canvas.shape[0] - height, canvas.shape[1] - width
     if room_x < 0 or room_y < 0:
         return None
     top, left = int(rng.integers(room_y + 1)), int(rng.integers(room_x + 1))
     area = np.s_[top : top + height, left : left + width]
-    canvas[area][shape] = thing[shape]
+    share = cover[..., None].astype(np.float32) / 255
+    canvas[area] = (share * thing + (1 - share) * canvas[area] + 0.5).astype(np.uint8)
+    shape = cover > 127
     for mask in masks:
         mask[area] &= ~shape
     placed = np.zeros(canvas.shape[:2], bool)

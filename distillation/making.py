@@ -1,11 +1,12 @@
 """From a photograph with masks to a training sample: view, pasted objects, prompts, points of the losses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tinysam.datasets.clicks import extent
 from tinysam.datasets.coco import UNREADABLE, Photo
 from tinysam.distillation import augment
 from tinysam.distillation.faults import Damaged
@@ -22,6 +23,12 @@ LEAST_PIXELS = 24
 """Smaller masks (after cropping) are not trained on."""
 PASTED_SIDE = (0.15, 0.6)
 """Long side of a pasted object, in parts of the model's input."""
+TILES = (3, 9)
+"""Fewest and most textures of a mosaic."""
+OTHERS = 2
+"""Other answers to a click that the loss may look at."""
+SAME = 0.9
+"""Masks of at least this IoU are one answer, not two."""
 
 
 def choose(photo: Photo, view: augment.View, most: int, rng: Rng) -> list[Mask]:
@@ -51,6 +58,33 @@ def square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     pixels = np.zeros((3, size, size), np.uint8)
     pixels[:, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)
     return pixels
+
+
+def iou(one: Mask, other: Mask) -> float:
+    """Intersection over union of two masks, one of them not empty."""
+    return float((one & other).sum() / (one | other).sum())
+
+
+def others_at(masks: Sequence[Mask], mask: Mask, click: NDArray[np.float32], rng: Rng) -> list[Mask]:
+    """Up to `OTHERS` random masks besides `mask` that a click (x, y) may mean as well: its whole, its parts."""
+    x, y = click.astype(np.intp)
+    found: list[Mask] = []
+    for i in rng.permutation(len(masks)):
+        other = masks[i]
+        if other[y, x] and other.sum() >= LEAST_PIXELS and all(iou(other, known) < SAME for known in [mask, *found]):
+            found.append(other)
+        if len(found) == OTHERS:
+            break
+    return found
+
+
+def truth_at(masks: Sequence[Mask], points: NDArray[np.float32], size: int) -> NDArray[np.bool_]:
+    """(len(masks), N) of (h, w) masks at (N, 2) points in [0, 1] of the square input; False in the padding."""
+    height, width = masks[0].shape
+    x, y = (points * size).astype(np.intp).T
+    inside = (x < width) & (y < height)
+    x, y = x.clip(max=width - 1), y.clip(max=height - 1)
+    return np.stack([mask[y, x] & inside for mask in masks])
 
 
 def picture(index: int, image: NDArray[np.uint8], size: int) -> Sample:
@@ -97,24 +131,54 @@ class SampleMaker:
         """A sample of photograph number `index`, or None when no mask is visible in it and the mode needs one.
 
         Raises:
-            Damaged: It, or one whose objects were to be pasted on it, cannot be used.
+            Damaged: It, or one that gives it objects or textures, cannot be used.
         """
         recipe = self.recipe
         if not recipe.needs_masks and not recipe.augmented:
             return self.whole(index, photo)
-        photograph = self.read(photo)
-        view = self.view(photo, rng)
-        image = view.image(photograph).copy()
-        masks = choose(photo, view, recipe.prompts, rng)
-        if recipe.augmented and (not photo.masks or rng.uniform() < recipe.paste_share):
-            for _ in range(int(rng.integers(1, 4))):
-                masks = self.paste(image, masks, rng)[: recipe.prompts]
+        if recipe.augmented and rng.uniform() < recipe.mosaic_share:
+            image, masks = self.mosaic(rng)
+        else:
+            image, masks = self.show(photo, rng)
         if recipe.augmented:
             image = augment.colour(image, recipe.colour, rng)
+            if rng.uniform() < recipe.fault_share:
+                image = augment.spoil(image, rng)
         if not recipe.needs_masks:
             return picture(index, image, recipe.image_size)
         masks = [mask for mask in masks if mask.sum() >= LEAST_PIXELS]
         return self.prompt(index, image, masks, rng) if masks else None
+
+    def show(self, photo: Photo, rng: Rng) -> tuple[augment.Pixels, list[Mask]]:
+        """(h, w, 3) a view of the photograph, perhaps with pasted objects, and (h, w) masks, more than prompts."""
+        recipe = self.recipe
+        photograph = self.read(photo)
+        view = self.view(photo, rng)
+        image = view.image(photograph).copy()
+        masks = choose(photo, view, 2 * recipe.prompts, rng)
+        if recipe.augmented and (not photo.masks or rng.uniform() < recipe.paste_share):
+            for _ in range(int(rng.integers(1, 4))):
+                masks = self.paste(image, masks, rng)
+        return image, masks
+
+    def mosaic(self, rng: Rng) -> tuple[augment.Pixels, list[Mask]]:
+        """(size, size, 3) cells with textures of as many photographs, and their (size, size) masks."""
+        size, count = self.recipe.image_size, int(rng.integers(TILES[0], TILES[1] + 1))
+        image, cells = np.zeros((size, size, 3), np.uint8), augment.cells(size, count, rng)
+        masks = [cells == k for k in range(count)]
+        for mask in masks:
+            if mask.any():
+                x0, y0, x1, y1 = extent(mask)
+                piece = image[y0:y1, x0:x1]
+                inside = mask[y0:y1, x0:x1]
+                piece[inside] = self.texture(x1 - x0, y1 - y0, rng)[inside]
+        return image, [masks[k] for k in rng.permutation(count)]
+
+    def texture(self, width: int, height: int, rng: Rng) -> augment.Pixels:
+        """(height, width, 3) of a random photograph, recoloured."""
+        photo = self.thing(rng)
+        shown = augment.texture(photo, width, height, rng).image(self.read(photo))
+        return augment.colour(shown, self.recipe.colour, rng)
 
     def whole(self, index: int, photo: Photo) -> Sample:
         """The whole photograph alone: the same in every epoch. Damaged if it cannot be used."""
@@ -130,8 +194,11 @@ class SampleMaker:
         scale = side / max(x1 - x0, y1 - y0)
         size = (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale)))
         view = augment.View(chosen.box, *size, flip=rng.uniform() < 0.5)
-        thing = augment.colour(view.image(self.read(photo)), self.recipe.colour, rng)
-        placed = augment.paste(image, masks, thing, view.mask(chosen.decode()), rng)
+        if rng.uniform() < self.recipe.texture_share:
+            thing = self.texture(*size, rng)
+        else:
+            thing = augment.colour(view.image(self.read(photo)), self.recipe.colour, rng)
+        placed = augment.paste(image, masks, thing, view.cover(chosen.decode()), rng)
         return masks if placed is None else [placed, *masks]
 
     def prompt(self, index: int, image: augment.Pixels, masks: list[Mask], rng: Rng) -> Sample:
@@ -140,11 +207,14 @@ class SampleMaker:
         height, width = image.shape[:2]
         padded = np.zeros((count, size, size), bool)
         boxes = rng.permutation(count) < round(self.recipe.box_share * count)
-        prompts, points = [], []
+        prompts, points, others = [], [], []
         for k in range(count):
-            padded[k, :height, :width] = masks[k % len(masks)]
+            mask = masks[k % min(count, len(masks))]
+            padded[k, :height, :width] = mask
             prompts.append(first_prompt(padded[k], bool(boxes[k]), rng))
             points.append(sample_points(padded[k], rng))
+            found = [] if boxes[k] else others_at(masks, mask, prompts[k][0][0], rng)
+            others.append(truth_at([*found, *[mask] * OTHERS][:OTHERS], points[k][0], size))
         coords, labels = (np.stack(part) for part in zip(*prompts, strict=True))
         at, truth, area = (np.stack(part) for part in zip(*points, strict=True))
         picks = rng.random((count, self.recipe.max_rounds), dtype=np.float32)
@@ -155,6 +225,7 @@ class SampleMaker:
             "labels": labels,
             "points": at,
             "truth": truth,
+            "others": np.stack(others),
             "area": area,
             "picks": picks,
         }

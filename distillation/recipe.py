@@ -46,8 +46,16 @@ class Recipe:
     """Share of samples that show the whole photograph."""
     paste_share: float = 0.4
     """Share of samples with an object pasted from another photograph."""
-    colour: float = 0.4
+    texture_share: float = 0.15
+    """Share of pasted objects that are filled with a texture of another photograph."""
+    mosaic_share: float = 0.03
+    """Share of samples that are a mosaic of textures; its cells are the masks."""
+    colour: float = 0.5
     """Strength of the colour changes, 0 to 1."""
+    fault_share: float = 0.2
+    """Share of samples with faults of a photograph: night, blur, low resolution, noise, JPEG."""
+    shown_share: float = 0.3
+    """Share of the mask with the best predicted IoU, which a user gets, in the loss of masks 1 to 3."""
 
     learning_rate: float = 6e-4
     weight_decay: float = 0.05
@@ -76,7 +84,7 @@ class Recipe:
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} {getattr(self, name)}: expected more than 0")
-        for name in ("box_share", "box_masks", "whole_share", "paste_share", "colour", "ema", "source_power"):
+        for name in SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected 0 to 1")
         if not 0 < self.smallest_crop <= 1:
@@ -104,6 +112,21 @@ class Recipe:
         return cls(**values)
 
 
+SHARES = (
+    "box_share",
+    "box_masks",
+    "source_power",
+    "whole_share",
+    "paste_share",
+    "texture_share",
+    "mosaic_share",
+    "colour",
+    "fault_share",
+    "shown_share",
+    "ema",
+)
+"""Settings between 0 and 1."""
+
 RESUMABLE = frozenset(
     {
         "steps",
@@ -114,6 +137,10 @@ RESUMABLE = frozenset(
         "smallest_crop",
         "source_power",
         "paste_share",
+        "texture_share",
+        "mosaic_share",
+        "fault_share",
+        "shown_share",
         "rounds",
         "uniform_rounds",
         "box_masks",

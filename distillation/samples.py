@@ -45,6 +45,8 @@ class Batch:
     """(P, N, 2) where the mask losses are measured, in [0, 1] of the input."""
     truth: Tensor = field(default_factory=nothing)
     """(P, N) mask at these points, 0 or 1."""
+    others: Tensor = field(default_factory=nothing)
+    """(P, A, N) bool: up to A other masks that hold the click at these points; the same mask where there is none."""
     area: Tensor = field(default_factory=nothing)
     """(P, N) area each point stands for."""
     picks: Tensor = field(default_factory=nothing)

@@ -14,7 +14,8 @@ def batch_of(prompts: int) -> Batch:
     count, empty = NEAR + FAR, torch.zeros(0)
     points = torch.rand(prompts, count, 2, generator=torch.Generator().manual_seed(0))
     truth, area = torch.ones(prompts, count), torch.full((prompts, count), 1 / count)
-    return Batch(empty, empty, empty, points=points, truth=truth, area=area)
+    others = truth.bool()[:, None].repeat(1, 2, 1)
+    return Batch(empty, empty, empty, points=points, truth=truth, others=others, area=area)
 
 
 def decoded(logits: list[list[float]], token: float = 0.0, iou: float | list[float] = 0.0) -> Decoded:

@@ -3,10 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
+from skimage import data
 
-from tinysam.datasets.coco import DataError
-from tinysam.distillation.augment import View, paste
-from tinysam.distillation.making import whole_pixels
+from tinysam.datasets.clicks import largest_part
+from tinysam.datasets.coco import DataError, Mask, read_coco
+from tinysam.distillation.augment import FAULTS, View, cells, night, paste
+from tinysam.distillation.making import TILES, others_at, truth_at, whole_pixels
 from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.samples import Draw, Numbers, Samples, collate
 
@@ -18,7 +21,7 @@ def test_the_same_number_gives_the_same_sample(photos, recipe):
 
 
 def test_masks_stay_on_their_objects_through_crops_and_flips(photos):
-    recipe = Recipe(image_size=224, prompts=2, paste_share=0, colour=0, whole_share=0.2)
+    recipe = Recipe(image_size=224, prompts=2, paste_share=0, mosaic_share=0, fault_share=0, colour=0, whole_share=0.2)
     checked = 0
     for number in range(30):
         sample = Samples(photos, recipe)[number]
@@ -41,20 +44,21 @@ def test_samples_without_augmentation_are_whole_photographs(photos):
 def test_pasting_hides_what_lies_below():
     canvas = np.zeros((10, 10, 3), np.uint8)
     below = np.ones((10, 10), bool)
-    shape = np.ones((4, 4), bool)
-    shape[0, 0] = False
+    cover = np.full((4, 4), 255, np.uint8)
+    cover[0, 0], cover[0, 1] = 0, 51
     thing = np.full((4, 4, 3), 200, np.uint8)
-    placed = paste(canvas, [below], thing, shape, np.random.default_rng(0))
-    assert placed.sum() == 15
+    placed = paste(canvas, [below], thing, cover, np.random.default_rng(0))
+    assert placed.sum() == 14
     assert (canvas[placed] == 200).all()
+    assert np.unique(canvas).tolist() == [0, 40, 200]  # a fifth of the edge's pixel is covered
     assert not (below & placed).any()
-    assert below.sum() == 85
+    assert below.sum() == 86
 
 
 def test_a_thing_larger_than_the_canvas_is_not_pasted():
     canvas = np.zeros((10, 10, 3), np.uint8)
     thing = np.zeros((4, 12, 3), np.uint8)
-    assert paste(canvas, [], thing, np.ones((4, 12), bool), np.random.default_rng(0)) is None
+    assert paste(canvas, [], thing, np.full((4, 12), 255, np.uint8), np.random.default_rng(0)) is None
 
 
 def test_a_flipped_view_mirrors_the_mask():
@@ -124,3 +128,79 @@ def test_sources_are_drawn_by_a_power_of_their_size(photos, power, expected):
     drawn = np.array([draw(rng) for _ in range(4000)])
     assert (drawn < 90).mean() == pytest.approx(expected, abs=0.03)
     assert len(set(drawn)) > 95
+
+
+def test_mosaics_are_masks_of_textures_that_share_the_picture(photos):
+    recipe = Recipe(image_size=224, prompts=12, mosaic_share=1, fault_share=0)
+    for number in range(5):
+        sample = Samples(photos, recipe)[number]
+        cells = np.unique(sample["masks"].reshape(12, -1), axis=0)
+        assert TILES[0] - 1 <= len(cells) <= TILES[1]  # a cell may be too small to ask for
+        assert cells.sum(axis=0).max() == 1
+        assert cells.any(axis=0).mean() > 0.95
+        assert tuple(sample["shown"]) == (224, 224)
+
+
+def test_cells_hang_together():
+    # The frame may cut a bent cell in two, but not most of them, nor far from its end.
+    whole = []
+    for seed in range(20):
+        numbers = cells(64, 5, np.random.default_rng(seed))
+        assert len(np.unique(numbers)) >= 4
+        whole += [largest_part(numbers == k).sum() / (numbers == k).sum() for k in np.unique(numbers)]
+    assert np.mean(np.array(whole) == 1) > 0.9
+    assert min(whole) > 0.6
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_faults_change_a_picture_but_not_beyond_recognition(fault):
+    picture = data.astronaut()[::2, ::2]
+    spoiled = fault(picture, np.random.default_rng(0))
+    assert spoiled.shape == picture.shape and spoiled.dtype == np.uint8
+    assert np.abs(spoiled.astype(int) - picture).mean() > 1
+    assert np.corrcoef(spoiled.ravel(), picture.ravel())[0, 1] > 0.6
+
+
+def test_night_is_dark():
+    picture = data.astronaut()
+    assert night(picture, np.random.default_rng(0)).mean() < 0.6 * picture.mean()
+
+
+def nested() -> list[np.ndarray]:
+    """A whole, a part of it, a copy of the part but for a pixel, and something elsewhere."""
+    whole, part, elsewhere = np.zeros((3, 40, 60), bool)
+    whole[5:30, 5:40], part[10:20, 10:20], elsewhere[32:38, 42:58] = True, True, True
+    copy = part.copy()
+    copy[10, 10] = False
+    return [whole, part, copy, elsewhere]
+
+
+def test_a_click_on_a_part_may_mean_the_whole_too():
+    whole, part, copy, elsewhere = nested()
+    click, rng = np.array([15, 15], np.float32), np.random.default_rng(0)
+    assert others_at([whole, part, copy, elsewhere], part, click, rng)[0] is whole
+    (other,) = others_at([whole, part, copy, elsewhere], whole, click, rng)
+    assert other is part or other is copy
+    assert others_at([whole, part, elsewhere], whole, np.array([35, 25], np.float32), rng) == []
+
+
+def test_other_answers_at_points_end_with_the_picture():
+    whole = nested()[0]
+    points = np.array([[10, 10], [50, 10], [10, 50], [63, 63]], np.float32) / 64
+    assert truth_at([whole], points, 64).tolist() == [[True, False, False, False]]
+
+
+def test_clicks_have_other_answers_and_boxes_have_none(drawn):
+    photo = read_coco(drawn)[0]
+    around = np.zeros((photo.height, photo.width), bool)
+    around[2:-2, 2:-2] = True
+    rle = coco_mask.encode(np.asfortranarray(around.astype(np.uint8)))
+    whole = Mask(rle, (2, 2, photo.width - 2, photo.height - 2), int(around.sum()), 99)
+    samples = Samples([replace(photo, masks=(*photo.masks, whole))], Recipe(image_size=224, prompts=6, augmented=False))
+    sample = samples[0]
+    others = (sample["others"] != sample["truth"].astype(bool)[:, None]).any(axis=2)
+    is_box = sample["labels"][:, 0] > 1
+    assert not others[is_box].any()
+    # A click on a part may mean the whole. In the middle of the whole lies no part.
+    is_part = sample["masks"].mean(axis=(1, 2)) < 0.3
+    assert others[~is_box & is_part].any(axis=1).all()
