@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tinysam.calibration.arrays import Floats, floats
-from tinysam.calibration.feeds import Feed, best_masks, box_prompts, jittered_boxes, point_prompts, prompt_feed
+from tinysam.calibration.feeds import Feed, box_prompts, jittered_boxes, point_prompts, prompt_feed
+from tinysam.runtime.mask_choice import is_ambiguous
 
 Encode = Callable[[Floats], Floats]
 """(1, 3, S, S) image -> embedding, in whatever layout the decoder takes."""
@@ -22,6 +23,10 @@ Decode = Callable[[Floats, Feed], tuple[Floats, Floats]]
 
 CLICKS = 24
 """Clicks on every photograph that look for objects."""
+Choose = Callable[[Floats, npt.NDArray[np.bool_], Floats], npt.NDArray[np.intp]]
+"""Predicted IoU (P, masks), (P,) whether a prompt is ambiguous, masks (P, masks, h, w) -> the mask a user gets (P,):
+`tinysam.runtime.mask_choice.choose_mask` with a model's rule and tokens."""
+
 OBJECTS = 8
 """Objects of every photograph: the masks with the highest predicted IoU."""
 
@@ -68,26 +73,38 @@ def inside(mask: npt.NDArray[np.bool_], size: tuple[int, int], rng: np.random.Ge
     return floats([4 * x + 2, 4 * y + 2])
 
 
-def question(image: Floats, size: tuple[int, int], encode: Encode, decode: Decode, seed: list[int]) -> Question:
+def chosen_masks(
+    decode: Decode, embedding: Floats, feed: Feed, choose: Choose
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.intp], Floats]:
+    """What a user gets for P prompts: masks (P, h, w), their places (P,) and their predicted IoU (P,)."""
+    masks, iou = decode(embedding, feed)
+    ambiguous = is_ambiguous(feed["point_labels"], bool(feed["has_mask_input"][0]))
+    rows, chosen = np.arange(len(iou)), choose(iou, ambiguous, masks)
+    return masks[rows, chosen] > 0, chosen, iou[rows, chosen]
+
+
+def question(
+    image: Floats, size: tuple[int, int], encode: Encode, decode: Decode, seed: list[int], choose: Choose
+) -> Question:
     """Finds the objects of a photograph with the float model and asks for them again."""
     rng = np.random.default_rng(seed)
     embedding = encode(image)
     coords, labels = point_prompts(size, CLICKS, rng)
-    masks, iou = decode(embedding, prompt_feed(coords, labels, None, _side(embedding)))
-    believed = np.argsort(-iou.max(1), kind="stable")[:OBJECTS]
-    objects = best_masks(masks, iou)[believed] > 0
+    masks, _, iou = chosen_masks(decode, embedding, prompt_feed(coords, labels, None, _side(embedding)), choose)
+    believed = np.argsort(-iou, kind="stable")[:OBJECTS]
+    objects = masks[believed]
     coords, labels = floats(coords[believed]), floats(labels[believed])
     boxes = jittered_boxes(floats(objects), size, rng)
     coords[:, 0] = [inside(mask, size, rng) for mask in objects]
     feeds = tuple(prompt_feed(*some, None, _side(embedding)) for some in (box_prompts(boxes), (coords, labels)))
-    answers = [decode(embedding, feed) for feed in feeds]
+    answers = [chosen_masks(decode, embedding, feed, choose) for feed in feeds]
     return Question(
         image,
         embedding,
         feeds,
         objects,
-        tuple(best_masks(*answer) > 0 for answer in answers),
-        tuple(iou.argmax(1) for _, iou in answers),
+        tuple(masks for masks, _, _ in answers),
+        tuple(chosen for _, chosen, _ in answers),
     )
 
 
@@ -104,13 +121,20 @@ class Judge:
         encode: of the float model, channels first.
         decode: of the float model.
         seed: of the prompts.
+        choose: which mask a user gets.
     """
 
     def __init__(
-        self, photographs: Sequence[tuple[Floats, tuple[int, int]]], encode: Encode, decode: Decode, seed: int
+        self,
+        photographs: Sequence[tuple[Floats, tuple[int, int]]],
+        encode: Encode,
+        decode: Decode,
+        seed: int,
+        choose: Choose,
     ) -> None:
+        self.choose = choose
         self.questions = [
-            question(image, size, encode, decode, [seed, i]) for i, (image, size) in enumerate(photographs)
+            question(image, size, encode, decode, [seed, i], choose) for i, (image, size) in enumerate(photographs)
         ]
 
     def judge(self, encode: Encode | None, decode: Decode) -> Judgement:
@@ -119,10 +143,9 @@ class Judge:
         for q in self.questions:
             embedding = q.embedding if encode is None else encode(q.image)
             for feed, expected, chosen in zip(q.prompts, q.masks, q.chosen, strict=True):
-                masks, iou = decode(embedding, feed)
-                found = best_masks(masks, iou) > 0
+                found, same_as, _ = chosen_masks(decode, embedding, feed, self.choose)
                 drops.append(mask_iou(expected, q.objects) - mask_iou(found, q.objects))
                 agreements.append(mask_iou(found, expected))
-                same.append(iou.argmax(1) == chosen)
+                same.append(same_as == chosen)
         drop, agreement, alike = (float(np.concatenate(values).mean()) for values in (drops, agreements, same))
         return Judgement(100 * drop, agreement, alike)

@@ -13,6 +13,8 @@ from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.samples import Batch
 from tinysam.models.mask_decoder import Decoded
 from tinysam.models.prompt_encoder import PIXELS_PER_CELL, POSITIVE, filled_boxes
+from tinysam.models.variants import get_variant
+from tinysam.runtime.mask_choice import choose_mask
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,23 @@ def round_count(recipe: Recipe, step: int) -> int:
     return min(int(rng.geometric(1 / (1 + recipe.rounds))) - 1, recipe.max_rounds)
 
 
-def chosen_logits(decoded: Decoded, single: Tensor) -> Tensor:
-    """(P, 1, h, w): mask 0 of unambiguous prompts, else the mask of 1 to 3 with the best predicted IoU."""
-    best = torch.where(single, 0, 1 + decoded.iou[:, 1:].argmax(1))
-    return decoded.low_res_masks[torch.arange(len(best), device=best.device), best][:, None]
+def chosen_masks(decoded: Decoded, single: Tensor, rule: str = "single") -> Tensor:
+    """(P,) which of masks 0 to 3 a user gets; `rule` is the variant's `mask_choice`."""
+    iou, masks = (tensor.detach().float().cpu().numpy() for tensor in (decoded.iou, decoded.low_res_masks))
+    chosen = choose_mask(rule, tuple(range(iou.shape[1])), iou, ~single.cpu().numpy(), masks)
+    return torch.from_numpy(chosen).to(single.device)
 
 
-def further(prompt: Prompt, decoded: Decoded, batch: Batch, pick: Tensor, hard: bool) -> Prompt:
+def chosen_logits(decoded: Decoded, single: Tensor, rule: str = "single") -> Tensor:
+    """(P, 1, h, w) low-res logits of those masks."""
+    chosen = chosen_masks(decoded, single, rule)
+    return decoded.low_res_masks[torch.arange(len(chosen), device=chosen.device), chosen][:, None]
+
+
+def further(prompt: Prompt, decoded: Decoded, batch: Batch, pick: Tensor, hard: bool, rule: str = "single") -> Prompt:
     """The next round's prompt: one more click, and the chosen mask as mask prompt."""
     with torch.no_grad():
-        logits = chosen_logits(decoded, prompt.single).float()
+        logits = chosen_logits(decoded, prompt.single, rule).float()
         if hard:
             shape = batch.masks.shape[-2:]
             predicted = F.interpolate(logits, shape, mode="bilinear", align_corners=False).squeeze(1) > 0
@@ -83,9 +92,9 @@ def rounds(
     decode: Callable[[Prompt], Decoded], batch: Batch, count: int, recipe: Recipe
 ) -> Iterator[tuple[Prompt, Decoded]]:
     """First prompt and `count` further ones, each with the decoder's answer."""
-    prompt = first(batch, recipe.box_masks)
+    prompt, rule = first(batch, recipe.box_masks), get_variant(recipe.variant).mask_choice
     for i in range(count + 1):
         decoded = decode(prompt)
         yield prompt, decoded
         if i < count:
-            prompt = further(prompt, decoded, batch, batch.picks[:, i], recipe.hard_prompts)
+            prompt = further(prompt, decoded, batch, batch.picks[:, i], recipe.hard_prompts, rule)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from tinysam.distillation.rounds import Prompt
+from tinysam.distillation.rounds import Prompt, chosen_masks
 from tinysam.models.mask_decoder import Decoded
 
 KINDS = ("box", "click", "further")
@@ -16,6 +16,8 @@ KINDS = ("box", "click", "further")
 class Tally:
     """What happened in some steps."""
 
+    rule: str = "single"
+    """The variant's `mask_choice`."""
     steps: int = 0
     loss: float = 0.0
     norm: float = 0.0
@@ -27,8 +29,9 @@ class Tally:
     """Sum and number of IoU of the masks a user would get, by kind of prompt."""
 
     def masks(self, i: int, prompt: Prompt, decoded: Decoded, iou: Tensor) -> None:
-        """Adds the (P, 4) IoU of round `i`: of masks 1 to 3 the one with the best predicted IoU counts."""
-        used = iou[:, 1:].gather(1, decoded.iou[:, 1:].argmax(1, keepdim=True)).squeeze(1)
+        """Adds the (P, 4) IoU of round `i`: the mask that a user would get counts."""
+        single = torch.ones_like(prompt.single) if i else prompt.single
+        used = iou.gather(1, chosen_masks(decoded, single, self.rule)[:, None]).squeeze(1)
         everyone = torch.ones_like(prompt.single)
         for kind, which in [("further", everyone)] if i else [("box", prompt.single), ("click", ~prompt.single)]:
             total, count = self.iou[kind]

@@ -17,7 +17,7 @@ from tinysam.distillation.parallel import average_gradients, share_batch_norm
 from tinysam.distillation.recipe import Recipe, learning_rate
 from tinysam.distillation.samples import Batch
 from tinysam.distillation.tally import Tally
-from tinysam.models import Sam
+from tinysam.models import Sam, get_variant
 
 
 class Diverged(RuntimeError):
@@ -127,7 +127,8 @@ class Trainer:
         """Trains to the recipe's last step; yields a row for the log every `every` steps."""
         journal = Journal(self.folder, self.step) if self.rank == 0 else None
         training_mode(self.model, self.recipe.freeze_norm)
-        tally, saved = Tally(), time.monotonic()
+        rule = get_variant(self.recipe.variant).mask_choice
+        tally, saved = Tally(rule), time.monotonic()
         while self.step < self.recipe.steps:
             start = time.monotonic()
             batch = self.device.take(next(batches))
@@ -141,7 +142,7 @@ class Trainer:
                 if journal:
                     journal.add(row)
                 yield row
-                tally = Tally()
+                tally = Tally(rule)
             if self.rank == 0 and (last or time.monotonic() - saved > 60 * self.minutes):
                 save_state(self.folder, self.state())
                 saved = time.monotonic()

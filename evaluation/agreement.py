@@ -56,7 +56,7 @@ def prompts_of(segmenter: Segmenter, masks: Sequence[Mask], truth: NDArray[np.bo
 
 def rows(kind: str, answer: Answers, reference: Answers, truth: NDArray[np.bool_]) -> Iterator[Row]:
     """Compares the masks that a user would get."""
-    mine, theirs, index = answer.chosen(), reference.chosen(), np.arange(len(truth))
+    mine, theirs, index = answer.chosen, reference.chosen, np.arange(len(truth))
     chosen, expected = answer.masks[index, mine], reference.masks[index, theirs]
     right, alike = iou(chosen, truth), mask_iou(chosen, expected)
     for i in index:

@@ -95,10 +95,11 @@ class DetectionTask:
         results = []
         for start in range(0, len(usable), self.batch):
             part = usable[start : start + self.batch]
-            answer = segmenter.predict_batch(boxes=np.array([box for _, box in part]), multimask_output=not self.single)
-            chosen = answer.iou_predictions.argmax(axis=1)
-            for (detection, _), masks, best in zip(part, answer.masks, chosen, strict=True):
-                mask = {"size": [image.height, image.width], "counts": Rle.encode(masks[best]).to_coco()}
+            answer = segmenter.predict_batch(
+                boxes=np.array([box for _, box in part]), multimask_output=False if self.single else None
+            )
+            for (detection, _), masks in zip(part, answer.masks, strict=True):
+                mask = {"size": [image.height, image.width], "counts": Rle.encode(masks[0]).to_coco()}
                 kept = {"category_id": detection["category_id"], "score": detection["score"]}
                 results.append({"image_id": photo.id, "segmentation": mask, **kept})
         return results

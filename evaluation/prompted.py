@@ -9,7 +9,8 @@ from PIL import Image
 
 from tinysam.datasets.clicks import centre, next_click
 from tinysam.datasets.coco import Mask
-from tinysam.runtime.graphs import Prompts, ambiguous
+from tinysam.runtime.graphs import Prompts
+from tinysam.runtime.mask_choice import ambiguous_masks, choose_mask
 from tinysam.runtime.segmenter import Segmenter
 from tinysam.runtime.upscale import Upscaler
 
@@ -48,20 +49,8 @@ class Answers:
     """(P, M, 4 grid, 4 grid)."""
     predicted: Floats
     """(P, M) predicted IoU."""
-
-    def ambiguous(self) -> list[int]:
-        """Indexes of tokens 1 to 3; all there are if the model has none of these."""
-        return ambiguous(self.tokens)
-
-    def chosen(self) -> NDArray[np.intp]:
-        """(P,) index of the ambiguous mask with the best predicted IoU: what a user gets."""
-        options = self.ambiguous()
-        chosen: NDArray[np.intp] = np.array(options)[self.predicted[:, options].argmax(axis=1)]
-        return chosen
-
-    def single(self) -> NDArray[np.intp]:
-        """(P,) index of the single-mask output; of a model without one, `chosen`."""
-        return np.full(len(self.masks), self.tokens.index(0)) if 0 in self.tokens else self.chosen()
+    chosen: NDArray[np.intp]
+    """(P,) place of the mask that a user gets."""
 
 
 def iou(masks: Bools, truth: Bools) -> NDArray[np.float64]:
@@ -84,21 +73,23 @@ def decode(segmenter: Segmenter, prompts: Prompts) -> Answers:
     """Every mask the model has for these prompts of the image that is set."""
     low_res, predicted = segmenter.graphs.decode(segmenter.features, prompts)
     masks = full_size(segmenter.frame.upscaler, low_res)
-    return Answers(segmenter.manifest.mask_tokens, masks, low_res, predicted)
+    manifest = segmenter.manifest
+    chosen = choose_mask(manifest.mask_choice, manifest.mask_tokens, predicted, prompts.ambiguous, low_res)
+    return Answers(manifest.mask_tokens, masks, low_res, predicted, chosen)
 
 
 def scores(answers: Answers, truth: Bools, name: str) -> list[dict[str, float]]:
-    """For each prompt: IoU of the chosen mask, of the best of three, and of the single-mask output if there is one."""
+    """For each prompt: IoU of the mask that a user gets, of the best of three, and of mask 0 if there is one."""
     values = iou(answers.masks, truth[:, None])
     rows = np.arange(len(values))
-    chosen = answers.chosen()
+    chosen = answers.chosen
     columns = {
         name: values[rows, chosen],
-        f"{name}_best": values[:, answers.ambiguous()].max(axis=1),
+        f"{name}_best": values[:, ambiguous_masks(answers.tokens)].max(axis=1),
         f"{name}_predicted": answers.predicted[rows, chosen],
     }
     if 0 in answers.tokens:
-        columns[f"{name}_single"] = values[rows, answers.single()]
+        columns[f"{name}_single"] = values[:, answers.tokens.index(0)]
     return [{key: float(column[p]) for key, column in columns.items()} for p in rows]
 
 
@@ -112,8 +103,7 @@ def click_scores(segmenter: Segmenter, truth: Bools, counts: Sequence[int]) -> l
     """Prompts are 1 to max(counts) clicks.
 
     The first is in the middle of the object, each further one in the middle of the largest wrong part; the mask of
-    the round before goes in as mask prompt. One click is ambiguous and gets the chosen mask of three; with more the
-    single-mask output goes on.
+    the round before that a user gets goes in as mask prompt.
     """
     found: list[dict[str, float]] = [{} for _ in truth]
     points = [[(*centre(mask), 1)] for mask in truth]
@@ -124,10 +114,9 @@ def click_scores(segmenter: Segmenter, truth: Bools, counts: Sequence[int]) -> l
         if n in counts:
             for row, new in zip(found, scores(answers, truth, f"click_{n}"), strict=True):
                 row.update(new)
-        used = answers.chosen() if n == 1 else answers.single()
         if n == max(counts):
             break
-        rows = np.arange(len(truth))
+        rows, used = np.arange(len(truth)), answers.chosen
         previous = answers.low_res[rows, used][:, None]
         for p, current in enumerate(answers.masks[rows, used]):
             click = next_click(current, truth[p])

@@ -26,6 +26,7 @@ from tinysam.runtime.everything.generator import click_prompts, default_batch
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.geometry import LOW_RES_STRIDE
 from tinysam.runtime.graphs import Decoded
+from tinysam.runtime.mask_choice import stability
 from tinysam.runtime.masks.full_size import full_size_rle
 from tinysam.runtime.masks.nms import nms
 from tinysam.runtime.segmenter import Segmenter
@@ -78,7 +79,7 @@ class GridPass:
         iou = decoded.iou[decoded.kept]
         prompt, kind = np.nonzero(iou > self.lowest.pred_iou_thresh)
         masks = decoded.masks[prompt, kind]
-        scores = cand.stability(masks[:, :height, :width], self.lowest.stability_score_offset)
+        scores = stability(masks[:, :height, :width], self.lowest.stability_score_offset)
         x, y = (frame.to_model(self.points) / LOW_RES_STRIDE).astype(np.intp).T
         for index in np.flatnonzero(scores >= self.lowest.stability_score_thresh):
             point = begin + int(decoded.kept[prompt[index]])

@@ -4,6 +4,7 @@ Needs torch and `tinysam.models`; the other engines do not.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from tinysam.models import MEAN, STD, Sam, get_variant, load
 from tinysam.runtime.graphs import Decoded, Prompts, passed
 from tinysam.runtime.manifest import EverythingThresholds, Manifest
+from tinysam.runtime.preprocess import normalize
 from tinysam.runtime.segmenter import Segmenter
 
 Floats = NDArray[np.float32]
@@ -21,7 +23,10 @@ def manifest_of(name: str, model: Sam) -> Manifest:
     """What an artifact folder of this model would say; all four masks are there."""
     variant = get_variant(name)
     thresholds = EverythingThresholds(**variant.everything)  # type: ignore[arg-type]
-    return Manifest(name, model.image_size, model.grid, MEAN, STD, (0, 1, 2, 3), (), thresholds, variant.box_masks)
+    rule = variant.mask_choice
+    return Manifest(
+        name, model.image_size, model.grid, MEAN, STD, (0, 1, 2, 3), (), thresholds, variant.box_masks, rule
+    )
 
 
 class TorchGraphs:
@@ -38,6 +43,10 @@ class TorchGraphs:
     def load(self, part: str) -> float:
         """Milliseconds spent loading: none, the model is in memory."""
         return 0.0
+
+    def encoder_input(self, pixels: NDArray[Any]) -> Floats:
+        """(h, w, 3) RGB in 0 to 255 -> (1, 3, S, S) normalized."""
+        return normalize(pixels, self.manifest)
 
     @torch.inference_mode()
     def encode(self, image: Floats) -> Floats:

@@ -29,7 +29,7 @@ from tinysam.models.mask_decoder import MaskDecoder
 from tinysam.models.prompt_encoder import ABSENT, PromptEncoder
 from tinysam.models.sam import Sam
 from tinysam.models.transformer import Attention, TwoWayBlock, TwoWayTransformer
-from tinysam.runtime.graphs import ambiguous
+from tinysam.runtime.mask_choice import ambiguous_masks
 
 HIDDEN = -1e4
 """Added to the attention score of an absent token: exp() of it is zero in float32 beside any real score."""
@@ -351,9 +351,10 @@ class SelectiveDecoder(nn.Module):
     def __init__(self, decoder: DecoderGraph) -> None:
         super().__init__()
         self.decoder = decoder
-        # The single-mask output is no answer to an ambiguous prompt, so it has no say unless it is the only one.
+        # The single-mask output is no answer to an ambiguous prompt, so it is excluded from the
+        # threshold test unless it is the only one.
         self.judged: Tensor
-        self.register_buffer("judged", torch.tensor(ambiguous(decoder.mask_tokens)))
+        self.register_buffer("judged", torch.tensor(ambiguous_masks(decoder.mask_tokens)))
 
     def forward(
         self,

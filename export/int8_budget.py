@@ -8,7 +8,7 @@ from typing import Any
 import onnx
 
 from tinysam.calibration.blocks import Block, all_but, blocks_of
-from tinysam.calibration.judge import Judge, Judgement
+from tinysam.calibration.judge import Choose, Judge, Judgement
 from tinysam.calibration.onnx_graph import Graph
 from tinysam.export.errors import ParityError
 from tinysam.export.int8_files import Calibration, FileModel, OnnxModel, Run, session, write_part
@@ -37,9 +37,9 @@ class Sensitivity:
         }
 
 
-def float_judge(model: OnnxModel, runs: list[Run], seed: int) -> Judge:
+def float_judge(model: OnnxModel, runs: list[Run], seed: int, choose: Choose) -> Judge:
     """Questions about photographs with the float files' answers."""
-    return Judge([(run.image, run.size) for run in runs], model.encode, model.decode, seed)
+    return Judge([(run.image, run.size) for run in runs], model.encode, model.decode, seed, choose)
 
 
 def sensitivities(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tinysam.calibration.feeds import ImageFeed
 from tinysam.calibration.images import ImageSet
+from tinysam.calibration.judge import Choose
 from tinysam.export import int8_report
 from tinysam.export.int8_budget import (
     SENSITIVITY_IMAGES,
@@ -34,6 +35,7 @@ from tinysam.export.reference import ReferenceCase
 from tinysam.export.settings import ExportSettings
 from tinysam.models.sam import Sam
 from tinysam.runtime.manifest import ModelFile
+from tinysam.runtime.mask_choice import choose_mask
 
 JUDGE_IMAGES = 16
 """Photographs on which whole models are judged."""
@@ -71,7 +73,7 @@ class Quantization:
         model = float_model(self.folder)
         runs, calibration = self.calibrated(model, notebook)
         with self.progress.step("sensitivity of every block") as details:
-            judge = float_judge(model, runs[:SENSITIVITY_IMAGES], self.settings.seed)
+            judge = float_judge(model, runs[:SENSITIVITY_IMAGES], self.settings.seed, self.choose)
             found = sensitivities(self.folder, calibration, self.settings.target, model, judge, self.progress.tell)
             worst = max(found, key=lambda s: s.judgement.drop)
             details.append(f"(worst alone: {worst.part} {worst.block.name}, {worst.judgement.drop:.2f} points)")
@@ -79,6 +81,11 @@ class Quantization:
         report = self.report(best, attempts, found)
         check_budget(best, self.settings.max_drop, report)
         return best.files
+
+    @property
+    def choose(self) -> Choose:
+        """Which mask a user of the model gets."""
+        return partial(choose_mask, self.settings.variant.mask_choice, self.settings.mask_tokens)
 
     def calibrated(self, model: OnnxModel, notebook: Path) -> tuple[list[Run], Calibration]:
         """Ranges on the photographs, and the search if it was asked for."""
@@ -119,7 +126,7 @@ class Quantization:
             ]
 
         with self.progress.step("encoder and decoder int8") as details:
-            judge = float_judge(model, runs[:JUDGE_IMAGES], settings.seed + 1)
+            judge = float_judge(model, runs[:JUDGE_IMAGES], settings.seed + 1, self.choose)
             judged = partial(judge_files, judge, self.folder)
             best, attempts = choose(write, judged, found, settings.max_drop)
             if best is not attempts[-1]:

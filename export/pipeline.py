@@ -44,6 +44,7 @@ def empty_manifest(settings: ExportSettings, source: dict[str, Any]) -> Manifest
         files=(),
         everything=EverythingThresholds(**settings.variant.everything),  # type: ignore[arg-type]
         box_masks=settings.variant.box_masks,
+        mask_choice=settings.variant.mask_choice,
         source=source,
         tools=tool_versions(),
     )

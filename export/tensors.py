@@ -146,4 +146,5 @@ def model_file(folder: Path, part: str, precision: str, engine: str, image_size:
         size_bytes=path.stat().st_size,
         layout=LAYOUTS[engine],
         signatures=signatures,
+        input="normalized" if part == "encoder" else None,
     )

@@ -22,6 +22,9 @@ class Variant:
     """Whether this variant is too large for the devices this project is about."""
     embedded: str | None = None
     """File under `models/weights/` with the weights that come with the project."""
+    mask_choice: str = "single"
+    """Which mask a box or several clicks get: mask 0 (`single`), or the one of masks 1 to 3 with the highest predicted
+    IoU (`best`); `stability`: every prompt gets the mask with the highest stability score."""
     decoder_mlp_dim: int = 2048
     """Hidden width of the token MLPs in the decoder's transformer."""
     box_masks: bool = False
@@ -53,7 +56,7 @@ VARIANTS = {
                 "coarse_thin_thresh": 1.0,
             },
         ),
-        Variant("tinysam", TINYVIT_5M, 1024, single_mask=False),
+        Variant("tinysam", TINYVIT_5M, 1024, single_mask=False, mask_choice="best"),
         Variant("mobilesam", TINYVIT_5M, 1024, single_mask=True),
         Variant("sam_vit_b", ViTSizes(768, 12, 12, (2, 5, 8, 11)), 1024, single_mask=True, teacher_only=True),
         Variant("sam_vit_l", ViTSizes(1024, 24, 16, (5, 11, 17, 23)), 1024, single_mask=True, teacher_only=True),

@@ -115,6 +115,7 @@ def _add_output(top: argparse.ArgumentParser) -> None:
         metavar="F,F",
         help=f"comma-separated (default: overlay). {listed}".replace("%", "%%"),
     )
+    group.add_argument("--raw", action="store_true", help="leave small islands and holes in masks")
     group.add_argument("--timing", action="store_true", help="print milliseconds for each stage")
     group.add_argument("--quiet", action="store_true", help="print errors only")
     group.add_argument(

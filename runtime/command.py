@@ -111,7 +111,7 @@ def everything_settings(segmenter: Segmenter, options: argparse.Namespace) -> Ev
     )
     changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     return EverythingSettings.of_model(
-        segmenter.manifest.everything, hierarchical=options.mode == "hierarchical", **changes
+        segmenter.manifest.everything, hierarchical=options.mode == "hierarchical", clean=not options.raw, **changes
     )
 
 

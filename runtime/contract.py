@@ -39,7 +39,8 @@ def fixed_batches(file: ModelFile) -> list[tuple[int, int, str]]:
 
 def _encoder(manifest: Manifest, file: ModelFile) -> tuple[dict[str, Shape], dict[str, Shape]]:
     size, grid = manifest.image_size, manifest.grid
-    return {"image": _image(file, 3, size)}, {"image_embeddings": _image(file, 256, grid)}
+    channels = 3 if file.input == "normalized" else 4
+    return {"image": _image(file, channels, size)}, {"image_embeddings": _image(file, 256, grid)}
 
 
 def _decoder(manifest: Manifest, file: ModelFile, name: str) -> tuple[dict[str, Shape], dict[str, Shape]]:
@@ -91,5 +92,8 @@ def _sizes(tensors: dict[str, Shape]) -> dict[str, tuple[int | None, ...]]:
 
 def _check_dtypes(file: ModelFile, signature: Signature) -> None:
     for name, spec in (*signature.inputs.items(), *signature.outputs.items()):
-        if spec.dtype != "float32":
-            raise ArtifactError(f"{file.path}: tensor {name} is {spec.dtype}, expected float32; export the model again")
+        allowed = ("float32", "uint8") if name == "image" and file.input == "pixels" else ("float32",)
+        if spec.dtype not in allowed:
+            raise ArtifactError(
+                f"{file.path}: tensor {name} is {spec.dtype}, expected {' or '.join(allowed)}; export the model again"
+            )

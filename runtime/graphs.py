@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from tinysam.runtime import engines
 from tinysam.runtime.contract import ATTEND, UPSCALE, check_contract, fixed_batches
 from tinysam.runtime.errors import ArtifactError, PromptError
 from tinysam.runtime.manifest import ENGINES, PARTS, PRECISIONS, Manifest, read_manifest, verify_file
+from tinysam.runtime.mask_choice import ambiguous_masks, is_ambiguous
+from tinysam.runtime.preprocess import encoder_input
 from tinysam.runtime.prompts import ABSENT
 
 Floats = NDArray[np.float32]
@@ -37,6 +39,11 @@ class Prompts:
 
     def __len__(self) -> int:
         return len(self.coords)
+
+    @property
+    def ambiguous(self) -> NDArray[np.bool_]:
+        """(P,) which of them are one click and nothing else."""
+        return is_ambiguous(self.labels, self.mask_input is not None)
 
 
 class Decoded(NamedTuple):
@@ -87,12 +94,16 @@ class Graphs:
         """Side of the decoder's masks."""
         return 4 * self.manifest.grid
 
-    def encode(self, image: Floats) -> Floats:
-        """(1, 3, S, S) normalized image -> its embedding in the file's layout, to be handed to `decode` as it is."""
+    def encoder_input(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """What the encoder file takes of a resized photograph, (h, w, 3) RGB in 0 to 255."""
         file = self._files["encoder"]
-        (name,) = file.signatures
-        if file.layout == "NHWC":
-            image = np.ascontiguousarray(image.transpose(0, 2, 3, 1))
+        (signature,) = file.signatures.values()
+        dtype = signature.inputs["image"].dtype
+        return encoder_input(pixels, self.manifest, file.input or "normalized", file.layout, dtype)
+
+    def encode(self, image: NDArray[Any]) -> Floats:
+        """`encoder_input` -> the photograph's embedding in the file's layout, to be handed to `decode` as it is."""
+        (name,) = self._files["encoder"].signatures
         return self._engine("encoder").run(name, {"image": image})["image_embeddings"]
 
     def embedding_nchw(self, embedding: Floats) -> Floats:
@@ -114,7 +125,7 @@ class Graphs:
     def decode_above(self, embedding: Floats, prompts: Prompts, iou_threshold: float) -> Decoded:
         """Decodes P prompts of one point, and draws masks only where a predicted IoU is above the threshold.
 
-        The single-mask output has no say in this, unless it is the only one.
+        The single-mask output is excluded from the threshold test, unless it is the only one.
         """
         if self._batches:
             return self._decode_in_two(embedding, prompts, iou_threshold)
@@ -204,14 +215,9 @@ class Graphs:
         return outputs["low_res_masks"], outputs["iou_predictions"]
 
 
-def ambiguous(tokens: tuple[int, ...]) -> list[int]:
-    """Places of the masks of an ambiguous prompt among a decoder's; the single mask if there is no other."""
-    return [index for index, token in enumerate(tokens) if token != 0] or [0]
-
-
 def passed(tokens: tuple[int, ...], iou: Floats, threshold: float) -> NDArray[np.intp]:
     """Which prompts have an ambiguous mask of higher predicted IoU (P, len(tokens)); as the ONNX decoder decides."""
-    return np.flatnonzero(iou[:, ambiguous(tokens)].max(axis=1) > np.float32(threshold))
+    return np.flatnonzero(iou[:, ambiguous_masks(tokens)].max(axis=1) > np.float32(threshold))
 
 
 def _join(parts: list[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:

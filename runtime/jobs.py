@@ -36,7 +36,7 @@ def run_one(
     with quiet_native(drop_all=True):
         photo = _timed(times, "decode image", lambda: load_image(source.path, options.max_pixels))
     with quiet_native():
-        result = segment(segmenter, photo.image, prompts, settings, Path(source.path).name)
+        result = segment(segmenter, photo.image, prompts, settings, Path(source.path).name, not options.raw)
     times |= result.timing_ms
     for note in (*photo.notes, *result.notes):
         print(f"tinysam-run: {source.path}: note: {note}", file=sys.stderr)

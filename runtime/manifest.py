@@ -1,25 +1,36 @@
 """The manifest of an artifact folder: what every file is. Format: docs/artifacts.md.
 
 Only the standard library is imported here, so that the exporter, the calibration and the device share one definition.
+After an edit by hand, `python -m tinysam.runtime.manifest FOLDER --rehash` makes the manifest valid again.
 """
 
+import argparse
 import hashlib
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tinysam.runtime.errors import ArtifactError
 
-SCHEMA = 1
+SCHEMA = 2
 """The one version of the format that this code reads and writes."""
 FILE_NAME = "manifest.json"
+HASH_FIELD = "content_sha256"
+"""SHA-256 of the manifest's own text, in which 64 zeros stand for the hash."""
+_NO_HASH = "0" * 64
 STRIDE = 16
 """Pixels of the model's input per cell of the embedding grid."""
 PARTS = ("encoder", "decoder")
 PRECISIONS = ("fp32", "int8")
 ENGINES = ("onnx", "tflite")
 LAYOUTS = ("NCHW", "NHWC")
+INPUTS = ("normalized", "pixels")
+"""What an encoder takes: (pixel - mean) / std; or pixels as whole numbers, and a channel that says where they are."""
+MASK_CHOICES = ("single", "best", "stability")
+"""Rules of `tinysam.runtime.mask_choice.choose_mask`."""
 
 _MAX_BYTES = 4 << 20
 _MAX_IMAGE_SIZE = 4096
@@ -60,6 +71,8 @@ class ModelFile:
     layout: str
     """`NCHW` or `NHWC`, of every image-like tensor."""
     signatures: dict[str, Signature]
+    input: str | None = None
+    """What an encoder takes, one of `INPUTS`; None for a decoder."""
     parity: dict[str, Any] | None = None
     """How far the file's outputs are from the reference; None for a file without a check."""
     quantization: dict[str, Any] | None = None
@@ -84,6 +97,16 @@ class EverythingThresholds:
 
 
 @dataclass(frozen=True)
+class Cleaning:
+    """Smallest shares of a mask's area below which parts of it are changed; 0 changes nothing."""
+
+    islands: float = 0.0
+    """Smaller separate parts are removed."""
+    holes: float = 0.0
+    """Smaller holes are filled."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """All that the runtime knows of a model."""
 
@@ -101,6 +124,10 @@ class Manifest:
     everything: EverythingThresholds = field(default_factory=EverythingThresholds)
     box_masks: bool = False
     """Whether a box without a mask prompt goes in as a filled mask as well, as the model was trained."""
+    mask_choice: str = "best"
+    """Which mask a prompt gets, one of `MASK_CHOICES`."""
+    cleaning: Cleaning = field(default_factory=Cleaning)
+    """What `tinysam-run` removes from masks."""
     source: dict[str, Any] = field(default_factory=dict)
     tools: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
@@ -135,10 +162,13 @@ def read_manifest(folder: Path | str) -> Manifest:
     if path.stat().st_size > _MAX_BYTES:
         raise ArtifactError(f"{path} is larger than {_MAX_BYTES} bytes: not a manifest; export the model again")
     try:
-        data = json.loads(path.read_bytes())
+        text = path.read_bytes().decode()
+        data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is not valid JSON ({error}); export the model again") from error
     try:
+        _check_schema(data)
+        _check_content(text, data)
         return manifest_from_dict(data)
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from error
@@ -146,18 +176,65 @@ def read_manifest(folder: Path | str) -> Manifest:
 
 def write_manifest(manifest: Manifest, folder: Path | str) -> Path:
     """Writes `folder/manifest.json`, whole or not at all; returns its path."""
+    return _write(manifest.to_dict(), Path(folder) / FILE_NAME)
+
+
+def rehash_manifest(folder: Path | str) -> Path:
+    """Makes a manifest that was edited by hand valid again; returns its path.
+
+    Raises:
+        FileNotFoundError: there is no manifest.
+        ArtifactError: what was written by hand makes no sense.
+    """
     path = Path(folder) / FILE_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"no {FILE_NAME} in {folder}")
+    try:
+        data = json.loads(path.read_bytes())
+        manifest_from_dict(data)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is not valid JSON ({error})") from error
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+    return _write(data, path)
+
+
+def sealed(data: dict[str, Any]) -> str:
+    """The text of a manifest with the hash of its content."""
+    text = json.dumps({**data, HASH_FIELD: _NO_HASH}, indent=2) + "\n"
+    return text.replace(_NO_HASH, _sha256(text))
+
+
+def _write(data: dict[str, Any], path: Path) -> Path:
     partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(manifest.to_dict(), indent=2) + "\n", encoding="utf-8")
+    partial.write_text(sealed(data), encoding="utf-8")
     partial.replace(path)
     return path
 
 
-def manifest_from_dict(data: Any) -> Manifest:
-    """Checks parsed JSON; unknown keys are ignored, ArtifactError names the field that is wrong."""
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_content(text: str, data: Any) -> None:
+    """ArtifactError if a byte of the manifest is not what was written."""
+    stated = _get(data, HASH_FIELD, str)
+    if len(stated) != len(_NO_HASH) or _sha256(text.replace(stated, _NO_HASH)) != stated:
+        raise ArtifactError(
+            "was changed after it was written; export the model again, or if the change is meant: "
+            "python -m tinysam.runtime.manifest FOLDER --rehash"
+        )
+
+
+def _check_schema(data: Any) -> None:
     schema = _get(data, "schema", int)
     if schema != SCHEMA:
         raise ArtifactError(f"schema {schema}, expected {SCHEMA}: export the model again with this version")
+
+
+def manifest_from_dict(data: Any) -> Manifest:
+    """Checks parsed JSON; unknown keys are ignored, ArtifactError names the field that is wrong."""
+    _check_schema(data)
     manifest = Manifest(
         variant=_get(data, "variant", str),
         image_size=_get(data, "image_size", int),
@@ -165,6 +242,8 @@ def manifest_from_dict(data: Any) -> Manifest:
         mean=_channels(data, "mean"),
         std=_channels(data, "std"),
         mask_tokens=_mask_tokens(data),
+        mask_choice=_one_of(data, "mask_choice", MASK_CHOICES),
+        cleaning=_cleaning(data),
         everything=_thresholds(data.get("everything")),
         box_masks=_get(data, "box_masks", bool, False),
         source=_get(data, "source", dict, {}),
@@ -172,6 +251,8 @@ def manifest_from_dict(data: Any) -> Manifest:
         files=tuple(_model_file(entry) for entry in _get(data, "files", list)),
     )
     _check_sizes(manifest)
+    if manifest.mask_choice == "single" and 0 not in manifest.mask_tokens:
+        raise ArtifactError(f"field 'mask_choice' is 'single', but 'mask_tokens' {list(manifest.mask_tokens)} lack 0")
     return manifest
 
 
@@ -275,6 +356,11 @@ def _thresholds(data: Any) -> EverythingThresholds:
     return EverythingThresholds(points_per_side=points, coarse_agreement=agreement, **values)
 
 
+def _cleaning(data: Any) -> Cleaning:
+    shares = _get(data, "cleaning", dict)
+    return Cleaning(*(_number(shares, name, 0.0, 1.0) for name in ("islands", "holes")))
+
+
 def _model_file(data: Any) -> ModelFile:
     path = _get(data, "path", str)
     if not path or path != Path(path).name or path in (".", "..") or "\\" in path or "\0" in path:
@@ -285,9 +371,11 @@ def _model_file(data: Any) -> ModelFile:
     signatures = _get(data, "signatures", dict)
     if not signatures:
         raise ArtifactError(f"field 'signatures' of {path} is empty, expected at least one")
+    part = _one_of(data, "part", PARTS)
     return ModelFile(
         path=path,
-        part=_one_of(data, "part", PARTS),
+        part=part,
+        input=_one_of(data, "input", INPUTS) if part == "encoder" else None,
         precision=_one_of(data, "precision", PRECISIONS),
         engine=_one_of(data, "engine", ENGINES),
         sha256=digest,
@@ -323,3 +411,24 @@ def _check_sizes(manifest: Manifest) -> None:
     names = [file.path for file in manifest.files]
     if len(set(names)) != len(names):
         raise ArtifactError("field 'files' names the same file twice")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `python -m tinysam.runtime.manifest`; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="tinysam.runtime.manifest", description="Check the manifest of a model.")
+    parser.add_argument("folder", type=Path, help="artifact folder")
+    parser.add_argument("--rehash", action="store_true", help="accept what was edited by hand")
+    options = parser.parse_args(arguments)
+    try:
+        if options.rehash:
+            rehash_manifest(options.folder)
+        manifest = read_manifest(options.folder)
+    except (ArtifactError, OSError) as error:
+        print(f"tinysam.runtime.manifest: error: {error}", file=sys.stderr)
+        return 1
+    print(f"{options.folder}: {manifest.variant}-{manifest.image_size}, {len(manifest.files)} files")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

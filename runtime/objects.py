@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image
 
 from tinysam.runtime.errors import PromptError
-from tinysam.runtime.everything.candidates import stability
 from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.everything.settings import EverythingSettings
+from tinysam.runtime.mask_choice import stability
+from tinysam.runtime.masks.clean import clean_mask
 from tinysam.runtime.masks.full_size import full_size_rle
 from tinysam.runtime.results import MaskRecord, Result
 from tinysam.runtime.segmenter import Segmenter
@@ -27,11 +28,6 @@ class ObjectPrompt:
 
     points: tuple[Point, ...] = ()
     box: Box | None = None
-
-    @property
-    def is_ambiguous(self) -> bool:
-        """Whether SAM's three masks serve better than its single one: for one click that could mean part or whole."""
-        return self.box is None and len(self.points) == 1
 
 
 def group_prompts(points: Sequence[Point], boxes: Sequence[Box]) -> list[ObjectPrompt]:
@@ -62,6 +58,7 @@ def segment(
     prompts: Sequence[ObjectPrompt] = (),
     settings: EverythingSettings | None = None,
     name: str = "image",
+    clean: bool = True,
 ) -> Result:
     """Segments the objects that prompts ask for, or everything if there are none.
 
@@ -71,6 +68,8 @@ def segment(
         prompts: one for each object.
         settings: of segment-everything; None for those chosen for the model.
         name: of the photograph, for messages.
+        clean: whether small islands and holes of the masks that prompts ask for go, by the manifest's `cleaning`; for
+            everything `settings` decides.
 
     Raises:
         PromptError, ImageError, ArtifactError, EngineMissingError: see `Segmenter`.
@@ -79,7 +78,7 @@ def segment(
     if prompts:
         segmenter.set_image(image)
         timing_ms = segmenter.timing_ms | {"load decoder": segmenter.graphs.load("decoder")}
-        masks = [_prompted(segmenter, prompt, timing_ms) for prompt in prompts]
+        masks = [_prompted(segmenter, prompt, timing_ms, clean) for prompt in prompts]
         notes = tuple(f"object {index + 1}: empty mask" for index, mask in enumerate(masks) if not mask.area)
     else:
         everything = segment_everything(segmenter, image, settings)
@@ -97,23 +96,23 @@ def segment(
     )
 
 
-def _prompted(segmenter: Segmenter, prompt: ObjectPrompt, timing_ms: dict[str, float]) -> MaskRecord:
-    """The mask with the best predicted IoU; adds the time taken."""
+def _prompted(segmenter: Segmenter, prompt: ObjectPrompt, timing_ms: dict[str, float], clean: bool) -> MaskRecord:
+    """The chosen mask; adds the time taken."""
     start = time.perf_counter()
     coords = [[point[:2] for point in prompt.points]] if prompt.points else None
     labels = [[point[2] for point in prompt.points]] if prompt.points else None
     boxes = [prompt.box] if prompt.box else None
     decoder_prompts = segmenter.prompts(coords, labels, boxes)
-    logits, iou = segmenter.decode(decoder_prompts, multimask_output=prompt.is_ambiguous)
+    masks, iou = segmenter.decode(decoder_prompts, multimask_output=None)
     decoded = time.perf_counter()
-    best = int(iou[0].argmax())
-    frame = segmenter.frame
+    frame, logits = segmenter.frame, masks[0, 0]
     height, width = frame.low_res_size
+    shown = clean_mask(logits, segmenter.manifest.cleaning, frame.low_res_size) if clean else logits
     offset = segmenter.manifest.everything.stability_score_offset
     record = MaskRecord(
-        rle=full_size_rle(np.ascontiguousarray(logits[0, best]), frame.upscaler, frame.original_size),
-        predicted_iou=float(iou[0, best]),
-        stability_score=float(stability(logits[0, best : best + 1, :height, :width], offset)[0]),
+        rle=full_size_rle(np.ascontiguousarray(shown), frame.upscaler, frame.original_size),
+        predicted_iou=float(iou[0, 0]),
+        stability_score=float(stability(logits[None, :height, :width], offset)[0]),
         point_coords=tuple(point[:2] for point in prompt.points),
         point_labels=tuple(point[2] for point in prompt.points),
         box=prompt.box,

@@ -35,12 +35,37 @@ def resize(image: Image.Image, frame: Frame) -> NDArray[np.uint8]:
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
+def encoder_input(
+    pixels: NDArray[Any], manifest: Manifest, kind: str = "normalized", layout: str = "NCHW", dtype: str = "float32"
+) -> NDArray[Any]:
+    """What an encoder file takes of a photograph that was resized to the model's input.
+
+    Args:
+        pixels: (h, w, 3) RGB in 0 to 255.
+        manifest: side, mean and standard deviation of the input.
+        kind: `normalized`: (pixel - mean) / std. `pixels`: whole numbers from 0 to 255, and a fourth channel that is 1
+            on the photograph; the file normalizes.
+        layout: `NCHW` or `NHWC`.
+        dtype: `float32`, or `uint8` for `pixels`.
+
+    Returns:
+        (1, C, image_size, image_size) or (1, image_size, image_size, C), zeros right of and below the photograph.
+    """
+    height, width, _ = pixels.shape
+    side, channels = manifest.image_size, 3 if kind == "normalized" else 4
+    shape = (channels, side, side) if layout == "NCHW" else (side, side, channels)
+    out = np.zeros((1, *shape), dtype)
+    inside = (out[0] if layout == "NHWC" else out[0].transpose(1, 2, 0))[:height, :width]
+    if kind == "normalized":
+        inside[...] = pixels
+        inside -= np.array(manifest.mean, np.float32)
+        inside /= np.array(manifest.std, np.float32)
+    else:
+        inside[..., :3] = pixels if pixels.dtype == np.uint8 else np.rint(pixels).clip(0, 255)
+        inside[..., 3] = 1
+    return out
+
+
 def normalize(pixels: NDArray[Any], manifest: Manifest) -> NDArray[np.float32]:
     """(h, w, 3) RGB in 0 to 255 -> (1, 3, image_size, image_size): (pixel - mean) / std, then zeros right and below."""
-    height, width, _ = pixels.shape
-    out = np.zeros((1, 3, manifest.image_size, manifest.image_size), np.float32)
-    inside = out[0, :, :height, :width]
-    inside[...] = pixels.transpose(2, 0, 1)
-    inside -= np.array(manifest.mean, np.float32)[:, None, None]
-    inside /= np.array(manifest.std, np.float32)[:, None, None]
-    return out
+    return encoder_input(pixels, manifest)

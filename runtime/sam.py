@@ -165,6 +165,7 @@ class SamAutomaticMaskGenerator:
             crop_n_points_downscale_factor=crop_n_points_downscale_factor,
             point_grids=point_grids,
             min_mask_region_area=min_mask_region_area,
+            clean=False,
             hierarchical=self.hierarchical,
             **{name: value for name, value in own.items() if value is not None},
         )

@@ -11,9 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from tinysam.runtime import preprocess, prompts
 from tinysam.runtime.errors import ImageError, OrderError, PromptError
 from tinysam.runtime.geometry import Frame
-from tinysam.runtime.graphs import Decoded, Graphs, Prompts, ambiguous
+from tinysam.runtime.graphs import Decoded, Graphs, Prompts
 from tinysam.runtime.locate import find_artifacts
 from tinysam.runtime.manifest import Manifest
+from tinysam.runtime.mask_choice import ambiguous_masks, choose_mask
+from tinysam.runtime.masks.clean import clean_masks
 
 Floats = NDArray[np.float32]
 
@@ -111,7 +113,7 @@ class Segmenter:
             raise ImageError(f"image has shape {pixels.shape}, expected {(*frame.input_size, 3)}")
         loaded_ms = self.graphs.load("encoder")
         start = time.perf_counter()
-        inputs = preprocess.normalize(pixels, self.manifest)
+        inputs = self.graphs.encoder_input(pixels)
         normalized = time.perf_counter()
         embedding = self.graphs.encode(inputs)
         self.timing_ms = {
@@ -127,8 +129,9 @@ class Segmenter:
         point_labels: ArrayLike | None = None,
         box: ArrayLike | None = None,
         mask_input: ArrayLike | None = None,
-        multimask_output: bool = True,
+        multimask_output: bool | None = True,
         return_logits: bool = False,
+        clean: bool = False,
     ) -> Prediction:
         """Masks of one object of the image, as SAM's `SamPredictor.predict`.
 
@@ -138,8 +141,10 @@ class Segmenter:
             box: (4,) x0, y0, x1, y1 in pixels of the original image. It is cut off at the image's border.
             mask_input: (1, 4 * grid, 4 * grid) logits, from `low_res_masks` of an earlier call.
             multimask_output: True: three masks for an ambiguous prompt. False: one; of a model without a
-                single-mask output it is the one of the three with the highest predicted IoU.
+                single-mask output it is the one of the three with the highest predicted IoU. None: the one that
+                `tinysam-run` writes, see `tinysam.runtime.mask_choice`.
             return_logits: True: float32 logits in place of bool masks.
+            clean: True: without small islands and holes, by the manifest's `cleaning`; False: SAM's exact answer.
 
         Raises:
             OrderError: `set_image` was not called.
@@ -152,6 +157,7 @@ class Segmenter:
             None if mask_input is None else np.asarray(mask_input)[None],
             multimask_output,
             return_logits,
+            clean,
         )
         return Prediction(*(part[0] for part in batch))
 
@@ -161,8 +167,9 @@ class Segmenter:
         point_labels: ArrayLike | None = None,
         boxes: ArrayLike | None = None,
         mask_input: ArrayLike | None = None,
-        multimask_output: bool = True,
+        multimask_output: bool | None = True,
         return_logits: bool = False,
+        clean: bool = False,
     ) -> Prediction:
         """Masks of P objects at once.
 
@@ -173,6 +180,7 @@ class Segmenter:
             mask_input: (P, 1, 4 * grid, 4 * grid), or (1, 1, ...) for all prompts.
             multimask_output: see `predict`.
             return_logits: see `predict`.
+            clean: see `predict`.
 
         Returns:
             `Prediction` with masks (P, C, height, width), iou_predictions (P, C), low_res_masks (P, C, ...).
@@ -184,6 +192,8 @@ class Segmenter:
         low_res, iou = self.decode(
             self.prompts(point_coords, point_labels, boxes, mask_input), multimask_output=multimask_output
         )
+        if clean:
+            low_res = clean_masks(low_res, self.manifest.cleaning, frame.low_res_size)
         upscale = frame.upscaler.logits if return_logits else frame.upscaler.masks
         return Prediction(upscale(low_res), iou, low_res)
 
@@ -209,9 +219,12 @@ class Segmenter:
             mask = prompts.filled_boxes(coords, labels, self.graphs.low_res_side)
         return Prompts(coords, labels, mask)
 
-    def decode(self, prompts: Prompts, multimask_output: bool = True) -> tuple[Floats, Floats]:
+    def decode(self, prompts: Prompts, multimask_output: bool | None = True) -> tuple[Floats, Floats]:
         """Low-res logits (P, C, 4 * grid, 4 * grid) and predicted IoU (P, C) of prompts in the model frame."""
         masks, iou = self.graphs.decode(self.features, prompts)
+        if multimask_output is None:
+            rule, tokens = self.manifest.mask_choice, self.manifest.mask_tokens
+            return take_masks(masks, iou, choose_mask(rule, tokens, iou, prompts.ambiguous, masks))
         return select_masks(self.manifest.mask_tokens, masks, iou, multimask_output)
 
     def decode_above(self, prompts: Prompts, iou_threshold: float) -> Decoded:
@@ -221,7 +234,7 @@ class Segmenter:
         """
         found = self.graphs.decode_above(self.features, prompts, iou_threshold)
         masks, _ = select_masks(self.manifest.mask_tokens, found.masks, found.iou[found.kept], True)
-        return Decoded(masks, found.iou[:, ambiguous(self.manifest.mask_tokens)], found.kept)
+        return Decoded(masks, found.iou[:, ambiguous_masks(self.manifest.mask_tokens)], found.kept)
 
     @property
     def frame(self) -> Frame:
@@ -254,13 +267,15 @@ class Segmenter:
 
 def select_masks(tokens: tuple[int, ...], masks: Floats, iou: Floats, multimask_output: bool) -> tuple[Floats, Floats]:
     """Keeps the masks that a caller asked for of (P, len(tokens), ...): the ambiguous three, or one."""
-    keep = ambiguous(tokens)
+    keep = ambiguous_masks(tokens)
     if multimask_output or len(tokens) == 1:
         if len(keep) == len(tokens):
             return masks, iou
         return masks[:, keep], iou[:, keep]
-    if 0 in tokens:
-        single = tokens.index(0)
-        return masks[:, single : single + 1], iou[:, single : single + 1]
-    best = iou.argmax(axis=1)[:, None]
-    return np.take_along_axis(masks, best[..., None, None], axis=1), np.take_along_axis(iou, best, axis=1)
+    return take_masks(masks, iou, choose_mask("single", tokens, iou, np.zeros(len(iou), np.bool_)))
+
+
+def take_masks(masks: Floats, iou: Floats, chosen: NDArray[np.intp]) -> tuple[Floats, Floats]:
+    """(P, M, h, w), (P, M) and places (P,) -> (P, 1, h, w) and (P, 1)."""
+    places = chosen[:, None]
+    return np.take_along_axis(masks, places[..., None, None], axis=1), np.take_along_axis(iou, places, axis=1)

@@ -14,6 +14,8 @@ const HERE = path.dirname(fileURLToPath(import.meta.url));
 const ENGINE = path.join(HERE, "node_modules/@litertjs/core");
 const SERVED = ["litert_wasm_internal", "litert_wasm_compat_internal", "litert_wasm_threaded_internal"];
 /** A page from a disk never has threads. The compatible build is for browsers without relaxed SIMD. */
+/** Stands for the manifest's hash of itself while that is computed. */
+const NO_HASH = "0".repeat(64);
 const INLINED = ["litert_wasm_internal", "litert_wasm_compat_internal"];
 
 async function main() {
@@ -49,18 +51,23 @@ async function readModel(folder, precisions) {
     throw new Error(`no model at ${folder}: make one with \`make export-int8\``);
   });
   const manifest = JSON.parse(text);
-  if (manifest.schema !== 1) throw new Error(`${folder}: manifest schema ${manifest.schema}, this page reads 1`);
+  const { content_sha256: stated } = manifest;
+  if (manifest.schema !== 2) throw new Error(`${folder}: manifest schema ${manifest.schema}, this page reads 2`);
+  if (sha256(text.replace(stated, NO_HASH)) !== stated) throw new Error(`${folder}: manifest.json was changed after it was written`);
   manifest.files = manifest.files.filter((f) => f.engine === "tflite" && precisions.includes(f.precision));
   manifest.files.sort((a, b) => precisions.indexOf(a.precision) - precisions.indexOf(b.precision));
   if (manifest.files.length !== 2 * precisions.length) throw new Error(`${folder}: no TFLite files of ${precisions}`);
   const files = {};
   for (const file of manifest.files) {
     const bytes = await readFile(path.join(folder, file.path));
-    if (createHash("sha256").update(bytes).digest("hex") !== file.sha256) throw new Error(`${file.path} is damaged`);
+    if (sha256(bytes) !== file.sha256) throw new Error(`${file.path} is damaged`);
     files[file.path] = bytes;
   }
-  return { "manifest.json": Buffer.from(JSON.stringify(manifest)), ...files };
+  const listed = JSON.stringify({ ...manifest, content_sha256: NO_HASH });
+  return { "manifest.json": Buffer.from(listed.replace(NO_HASH, sha256(listed))), ...files };
 }
+
+const sha256 = (data) => createHash("sha256").update(data).digest("hex");
 
 async function bundle(name, format) {
   const { outputFiles, metafile } = await build({

@@ -19,7 +19,7 @@ from tinysam.runtime.locate import find_artifacts
 from tinysam.runtime.manifest import ENGINES, PRECISIONS, read_manifest
 from tinysam.runtime.objects import ObjectPrompt, segment
 from tinysam.runtime.outputs.overlay import draw_overlay
-from tinysam.runtime.preprocess import normalize, resize
+from tinysam.runtime.preprocess import resize
 from tinysam.runtime.segmenter import Segmenter
 
 SYNTHETIC_SIZE = (1920, 1280)
@@ -85,12 +85,12 @@ def measure(case: Case, image: str | None, repeats: int, everything: bool) -> di
     first_ms = 1e3 * (time.perf_counter() - start)
     frame = segmenter.frame
     pixels = resize(photo, frame)
-    inputs = normalize(pixels, segmenter.manifest)
+    inputs = segmenter.graphs.encoder_input(pixels)
     decoder_prompts = segmenter.prompts(boxes=[box])
     low_res, _ = segmenter.decode(decoder_prompts)
     work: dict[str, Callable[[], Any]] = {
         "decode image": lambda: _load(source),
-        "resize": lambda: normalize(resize(photo, frame), segmenter.manifest),
+        "resize": lambda: segmenter.graphs.encoder_input(resize(photo, frame)),
         "encoder": lambda: segmenter.graphs.encode(inputs),
         "decoder": lambda: segmenter.decode(decoder_prompts),
         "postprocess": lambda: frame.upscaler.masks(low_res),

@@ -6,7 +6,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from tinysam.runtime.errors import ArtifactError, EngineMissingError
@@ -18,7 +17,7 @@ PACKAGES = {
 }
 """Engine name -> (package that has to be installed, module of ours that drives it)."""
 
-Arrays = dict[str, NDArray[np.float32]]
+Arrays = dict[str, NDArray[Any]]
 
 
 class Engine(Protocol):
@@ -27,7 +26,7 @@ class Engine(Protocol):
     def __init__(self, path: Path, file: ModelFile, threads: int) -> None: ...
 
     def run(self, signature: str, inputs: Arrays) -> Arrays:
-        """Runs one signature: named float32 inputs to named float32 outputs, in the file's own layout."""
+        """Runs one signature: named inputs to named float32 outputs, in the file's own layout."""
         ...
 
 

@@ -32,15 +32,6 @@ class Candidate:
     """Prompt, x and y in pixels of the crop."""
 
 
-def stability(logits: Floats, offset: float) -> NDArray[np.float64]:
-    """(n, h, w) logits -> (n,): area above `+offset` as a part of the area above `-offset`; 0 where that is empty."""
-    flat = logits.reshape(len(logits), -1)
-    inner = np.count_nonzero(flat > offset, axis=1)
-    outer = np.count_nonzero(flat > -offset, axis=1)
-    score: NDArray[np.float64] = inner / np.maximum(outer, 1)
-    return score
-
-
 def sub_pixel_boxes(logits: Floats) -> NDArray[np.float64]:
     """(n, h, w) logits -> (n, 4): x0, y0, x1, y1 of what is above 0, in low-res pixels; all NaN where nothing is.
 

@@ -24,6 +24,8 @@ from tinysam.runtime.everything.finish import finish
 from tinysam.runtime.everything.settings import QUALITY, EverythingSettings
 from tinysam.runtime.geometry import LOW_RES_STRIDE, Frame
 from tinysam.runtime.graphs import Decoded, Prompts
+from tinysam.runtime.mask_choice import stability
+from tinysam.runtime.masks.clean import clean_masks
 from tinysam.runtime.masks.nms import nms
 from tinysam.runtime.prompts import PADDING, POSITIVE
 from tinysam.runtime.results import MaskRecord
@@ -166,10 +168,10 @@ class _Run:
         iou = decoded.iou[decoded.kept]
         prompt, kind = np.nonzero(iou > settings.pred_iou_thresh)
         masks = decoded.masks[prompt, kind]
-        scores = cand.stability(masks[:, :height, :width], settings.stability_score_offset)
+        scores = stability(masks[:, :height, :width], settings.stability_score_offset)
         good = scores >= settings.stability_score_thresh
         masks, origin = masks[good], points[decoded.kept[prompt[good]]]
-        found.good += cand.make_candidates(frame, masks, iou[prompt, kind][good], scores[good], origin)
+        found.good += cand.make_candidates(frame, self._cleaned(masks), iou[prompt, kind][good], scores[good], origin)
         if mark_sure:
             found.sure = found.sure + (masks > settings.coarse_logit_thresh).sum(axis=0)
             found.near = found.near + (masks > settings.coarse_thin_thresh).sum(axis=0)
@@ -182,9 +184,15 @@ class _Run:
         for point in points[np.argsort(-iou, kind="stable")[:_RESERVE_POINTS]]:
             decoded = self._decode(point[None], -np.inf)
             masks = decoded.masks[0]
-            scores = cand.stability(masks[:, :height, :width], offset)
+            scores = stability(masks[:, :height, :width], offset)
             origin = np.repeat(point[None], len(masks), axis=0)
-            found.reserve += cand.make_candidates(frame, masks, decoded.iou[0], scores, origin)
+            found.reserve += cand.make_candidates(frame, self._cleaned(masks), decoded.iou[0], scores, origin)
+
+    def _cleaned(self, masks: Floats) -> Floats:
+        """(n, side, side) masks without small islands and holes, if the settings want that."""
+        if not self.settings.clean:
+            return masks
+        return clean_masks(masks, self.segmenter.manifest.cleaning, self.segmenter.frame.low_res_size)
 
     def _distinct(self, good: list[Candidate], region: Crop, size: tuple[int, int]) -> list[Candidate]:
         """Drops duplicates within one crop and masks that its edge cuts; boxes become the photograph's."""

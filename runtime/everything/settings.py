@@ -37,6 +37,8 @@ class EverythingSettings:
     """(n, 2) x and y in 0 to 1 for each layer, in place of regular grids."""
     min_mask_region_area: float = 0
     """Holes and islands with fewer pixels are removed; 0 leaves all."""
+    clean: bool = True
+    """Small islands and holes go as well, by the model's `cleaning`; False: SAM's exact masks."""
     hierarchical: bool = True
     """A coarse grid first, then only the points of the full grid that confident masks left open."""
     coarse_logit_thresh: float = 8.5

@@ -1,10 +1,13 @@
 """Judgements of models whose masks are squares around the prompt."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from tinysam.calibration.feeds import Feed
 from tinysam.calibration.judge import Judge, inside, mask_iou
+from tinysam.runtime.mask_choice import choose_mask
 
 SIDE = 32
 
@@ -32,7 +35,9 @@ def squares(half: float, better: int = 1):  # type: ignore[no-untyped-def]
 @pytest.fixture
 def judge() -> Judge:
     image = np.zeros((1, 3, 4 * SIDE, 4 * SIDE), np.float32)
-    return Judge([(image, (4 * SIDE, 4 * SIDE))] * 3, encode, squares(24), seed=0)
+    return Judge(
+        [(image, (4 * SIDE, 4 * SIDE))] * 3, encode, squares(24), seed=0, choose=partial(choose_mask, "best", (1, 2))
+    )
 
 
 def test_the_float_model_itself_loses_nothing(judge: Judge) -> None:

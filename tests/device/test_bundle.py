@@ -19,7 +19,7 @@ from tinysam.device.bundle import cli
 from tinysam.device.bundle.archive import Choice, build_bundle
 from tinysam.device.bundle.wheel import build_wheel
 from tinysam.runtime.errors import ArtifactError
-from tinysam.runtime.manifest import read_manifest, verify_file
+from tinysam.runtime.manifest import read_manifest, sealed, verify_file
 
 
 @pytest.fixture
@@ -99,10 +99,10 @@ def test_a_model_of_another_manifest_version_makes_no_archive(
     newer = tmp_path / "model"
     newer.mkdir()
     manifest = json.loads((artifacts_dir / "manifest.json").read_text())
-    (newer / "manifest.json").write_text(json.dumps(manifest | {"schema": 2}))
+    (newer / "manifest.json").write_text(json.dumps(manifest | {"schema": 1}))
     for target in ("raspberrypi", "web"):
         assert cli.main(["--target", target, "--model", str(newer), "--out", str(tmp_path / "out")]) == 1
-        assert "schema 2, expected 1" in capsys.readouterr().err
+        assert "schema 1, expected 2" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -120,7 +120,7 @@ def test_a_model_without_the_wanted_precision_makes_no_archive(artifacts_dir: Pa
     shutil.copytree(artifacts_dir, partial)
     manifest = json.loads((partial / "manifest.json").read_text())
     manifest["files"] = [file for file in manifest["files"] if file["precision"] == "fp32"]
-    (partial / "manifest.json").write_text(json.dumps(manifest))
+    (partial / "manifest.json").write_text(sealed(manifest))
     with pytest.raises(ArtifactError, match="precision int8"):
         build_bundle(Choice("raspberrypi", partial), tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []

@@ -36,10 +36,10 @@ def test_a_model_of_another_manifest_version_leaves_the_page_as_it_was(
     artifacts_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = json.loads((artifacts_dir / "manifest.json").read_text())
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"schema": 2}))
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"schema": 1}))
     page = tmp_path / "page"
     page.mkdir()
     (page / "index.html").write_text("earlier")
     assert page_cli.main([str(page), "--model", str(tmp_path)]) == 1
-    assert "schema 2, expected 1" in capsys.readouterr().err
+    assert "schema 1, expected 2" in capsys.readouterr().err
     assert (page / "index.html").read_text() == "earlier"

@@ -14,7 +14,8 @@ from tinysam.evaluation.prompted import Answers
 def answers(first: np.ndarray, second: np.ndarray, better: int) -> Answers:
     """One prompt with two masks."""
     masks = np.stack([first, second])[None]
-    return Answers((1, 2), masks, np.zeros((1, 2, 1, 1), np.float32), np.array([[1.0 - better, better]], np.float32))
+    predicted = np.array([[1.0 - better, better]], np.float32)
+    return Answers((1, 2), masks, np.zeros((1, 2, 1, 1), np.float32), predicted, predicted.argmax(axis=1))
 
 
 def test_rows_by_hand() -> None:

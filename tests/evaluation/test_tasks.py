@@ -27,14 +27,11 @@ def test_scores_tell_chosen_best_and_single_apart():
     masks[0, 0, :1] = True
     masks[0, 1, :2] = True
     masks[0, 2, :3] = True
-    answers = Answers((0, 1, 2, 3), masks, np.zeros((1, 4, 1, 1)), np.array([[0.99, 0.5, 0.8, 0.1]], np.float32))
+    answers = Answers(
+        (0, 1, 2, 3), masks, np.zeros((1, 4, 1, 1)), np.array([[0.99, 0.5, 0.8, 0.1]], np.float32), np.array([2])
+    )
     (row,) = scores(answers, truth, "box")
     assert row == pytest.approx({"box": 8 / 12, "box_best": 1.0, "box_single": 0.5, "box_predicted": 0.8}, abs=1e-6)
-
-
-def test_a_model_without_a_single_mask_uses_its_chosen_one():
-    answers = Answers((1, 2, 3), np.zeros((1, 3, 2, 2), bool), np.zeros((1, 3, 1, 1)), np.array([[0.1, 0.3, 0.2]]))
-    assert answers.single().tolist() == answers.chosen().tolist() == [1]
 
 
 def test_a_model_that_knows_the_masks_reaches_nearly_one(knowing, photos):
@@ -45,7 +42,7 @@ def test_a_model_that_knows_the_masks_reaches_nearly_one(knowing, photos):
         assert len(rows) == 2
         for row in rows:
             assert min(row["box"], row["click_1"], row["click_1_best"]) > 0.93
-            # Mask 0, which is empty, goes on after the first click.
+            # Mask 0 is empty.
             assert row["box_single"] == row["click_3_single"] == 0
 
 

@@ -1,5 +1,6 @@
 """Which blocks become float, and when the budget is called unreachable."""
 
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -21,6 +22,7 @@ from tinysam.export.int8_budget import (
 )
 from tinysam.export.int8_files import calibrate_files, calibration_runs, float_model
 from tinysam.runtime.manifest import ModelFile, read_manifest
+from tinysam.runtime.mask_choice import choose_mask
 
 
 def block(name: str, drop: float, saved: float) -> Sensitivity:
@@ -81,7 +83,8 @@ def test_every_block_is_judged_and_a_block_that_computes_nothing_costs_nothing(
     feeds = list(image_feeds(load_image_set(None, 2, long_side=448).images, manifest))
     runs = calibration_runs(model, feeds, 112, 0)
     calibration = calibrate_files(tmp_path, runs, {}, "minmax")
-    found = sensitivities(tmp_path, calibration, "x86", model, float_judge(model, runs, 0), lambda done, total: None)
+    judge = float_judge(model, runs, 0, partial(choose_mask, manifest.mask_choice, manifest.mask_tokens))
+    found = sensitivities(tmp_path, calibration, "x86", model, judge, lambda done, total: None)
     assert {s.part for s in found} == {"encoder", "decoder"}
     assert all(0.8 < s.judgement.agreement <= 1 for s in found)
     assert any(s.judgement.agreement < 1 for s in found)

@@ -6,6 +6,7 @@ embedding's mean, plus the mask input. Its predicted IoU is `IOUS[k]` minus a th
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -33,9 +34,15 @@ _CHANNELS = 256
 
 
 def build(
-    folder: Path, mask_tokens: tuple[int, ...] = (1, 2, 3), thresholds: EverythingThresholds = THRESHOLDS
+    folder: Path,
+    mask_tokens: tuple[int, ...] = (1, 2, 3),
+    thresholds: EverythingThresholds = THRESHOLDS,
+    **fields: Any,
 ) -> Path:
-    """Writes `disc-64` artifacts for the onnx engine, fp32 and int8 being the same; returns their folder."""
+    """Writes `disc-64` artifacts for the onnx engine, fp32 and int8 being the same; returns their folder.
+
+    `fields` are further ones of the manifest.
+    """
     out = folder / f"disc-{SIZE}"
     out.mkdir(parents=True)
     onnx.save(_encoder(), out / "encoder.onnx")
@@ -50,6 +57,7 @@ def build(
             size_bytes=(out / f"{part}.onnx").stat().st_size,
             layout="NCHW",
             signatures={"": signature},
+            input="normalized" if part == "encoder" else None,
         )
         for precision in ("fp32", "int8")
         for part, signature in (("encoder", _ENCODER_TENSORS), ("decoder", _decoder_tensors(len(mask_tokens))))
@@ -62,7 +70,7 @@ def build(
         listed.append(ModelFile(**{**vars(file), "path": path}))
     (out / "encoder.onnx").unlink()
     (out / "decoder.onnx").unlink()
-    write_manifest(Manifest("disc", SIZE, GRID, MEAN, STD, mask_tokens, tuple(listed), thresholds), out)
+    write_manifest(Manifest("disc", SIZE, GRID, MEAN, STD, mask_tokens, tuple(listed), thresholds, **fields), out)
     return out
 
 

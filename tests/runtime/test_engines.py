@@ -13,7 +13,7 @@ import pytest
 from tests.runtime import disc_model
 from tinysam.export.tensors import decoder_signatures
 from tinysam.runtime import ArtifactError, EngineMissingError, Segmenter
-from tinysam.runtime.manifest import FILE_NAME, sha256_file
+from tinysam.runtime.manifest import FILE_NAME, sealed, sha256_file
 
 IMAGE = np.full((32, 64, 3), 118, np.uint8)
 
@@ -22,7 +22,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     path = folder / FILE_NAME
     data = json.loads(path.read_text())
     change(data)
-    path.write_text(json.dumps(data))
+    path.write_text(sealed(data))
 
 
 def replace_file(folder: Path, name: str, content: bytes) -> None:

@@ -10,11 +10,12 @@ from PIL import Image
 from tests.runtime import disc_model
 from tests.runtime.conftest import picture
 from tinysam.runtime import Segmenter
-from tinysam.runtime.everything.candidates import cut_by_crop, stability, sub_pixel_boxes
+from tinysam.runtime.everything.candidates import cut_by_crop, sub_pixel_boxes
 from tinysam.runtime.everything.crops import crops
 from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.everything.settings import QUALITY, EverythingSettings, point_grid
 from tinysam.runtime.manifest import EverythingThresholds
+from tinysam.runtime.mask_choice import stability
 from tinysam.runtime.masks.nms import nms
 from tinysam.runtime.results import MaskRecord
 

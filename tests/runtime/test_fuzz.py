@@ -15,7 +15,7 @@ from PIL import Image
 from tests.runtime import disc_model
 from tests.runtime.conftest import picture
 from tinysam.runtime import cli
-from tinysam.runtime.manifest import FILE_NAME
+from tinysam.runtime.manifest import FILE_NAME, sealed
 
 CODES = {0, cli.EXIT_FAILED, cli.EXIT_USAGE, cli.EXIT_ARTIFACTS, cli.EXIT_ENGINE, cli.EXIT_OUTPUT}
 PICTURES, MANIFESTS, PROMPTS = 400, 200, 150
@@ -164,7 +164,7 @@ def test_damaged_manifests(
         data = json.loads(text)
         for _ in range(rng.choice([1, 1, 3])):
             mutate(data, rng)
-        written = json.dumps(data)
+        written = sealed(data)
         if rng.random() < 0.15:
             written = damaged(written.encode(), rng).decode("latin-1")
         (folder / FILE_NAME).write_text(written, encoding="utf-8")

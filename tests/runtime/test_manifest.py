@@ -9,8 +9,16 @@ from typing import Any
 import pytest
 
 from tests.runtime.conftest import REPOSITORY
-from tinysam.runtime import ArtifactError, read_manifest
-from tinysam.runtime.manifest import FILE_NAME, manifest_from_dict, verify_file, write_manifest
+from tinysam.runtime import ArtifactError
+from tinysam.runtime.manifest import (
+    FILE_NAME,
+    main,
+    manifest_from_dict,
+    read_manifest,
+    rehash_manifest,
+    verify_file,
+    write_manifest,
+)
 
 
 def documented() -> dict[str, Any]:
@@ -26,7 +34,8 @@ def documented() -> dict[str, Any]:
 def test_documented_example_is_read_as_it_says() -> None:
     manifest = manifest_from_dict(documented())
     assert (manifest.variant, manifest.image_size, manifest.grid) == ("nano", 448, 28)
-    assert manifest.mask_tokens == (1, 2, 3)
+    assert manifest.mask_tokens == (0, 1, 2, 3)
+    assert (manifest.mask_choice, manifest.box_masks) == ("single", True)
     assert manifest.find("encoder", "onnx", "fp32").signatures[""].inputs["image"].shape == (1, 3, 448, 448)
 
 
@@ -48,7 +57,7 @@ def change_file(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
-        (change("schema", 2), "schema 2, expected 1"),
+        (change("schema", 1), "schema 1, expected 2: export the model again"),
         (change("schema", None), "'schema' is missing"),
         (change("schema", True), "'schema' is True"),
         (change("image_size", 450), "multiple of 16"),
@@ -60,6 +69,11 @@ def change_file(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (change("mask_tokens", []), "'mask_tokens'"),
         (change("mask_tokens", [1, 1]), "'mask_tokens'"),
         (change("mask_tokens", [4]), "'mask_tokens'"),
+        (change("mask_tokens", [1, 2, 3]), "'mask_choice' is 'single', but 'mask_tokens' [1, 2, 3] lack 0"),
+        (change("mask_choice", "worst"), "expected one of single, best, stability"),
+        (change("mask_choice", None), "'mask_choice' is missing"),
+        (change("cleaning", {"islands": 2, "holes": 0}), "'islands' is 2, expected 0 to 1"),
+        (change("cleaning", {"islands": 0}), "'holes' is missing"),
         (change("everything", {"points_per_side": 0}), "'points_per_side' is 0"),
         (change("everything", {"pred_iou_thresh": 2}), "'pred_iou_thresh' is 2"),
         (change("files", "encoder"), "'files' is 'encoder', expected list"),
@@ -68,6 +82,8 @@ def change_file(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (change_file("path", "a\\b"), "inside the folder"),
         (change_file("sha256", "AB"), "64 lower-case"),
         (change_file("engine", "python"), "expected one of onnx, tflite"),
+        (change_file("input", None), "'input' is missing"),
+        (change_file("input", "bytes"), "expected one of normalized, pixels"),
         (change_file("layout", "HWC"), "expected one of NCHW, NHWC"),
         (change_file("signatures", {}), "'signatures' of encoder.fp32.onnx is empty"),
         (change_file("signatures", {"": {"inputs": {"image": {"shape": [0]}}, "outputs": {}}}), "'shape'"),
@@ -80,11 +96,42 @@ def test_wrong_field_is_named(damage: Callable[[dict[str, Any]], None], named: s
         manifest_from_dict(data)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "\x00", "[" * 100_000, '{"schema": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "\x00", "[" * 100_000, '{"schema": 2}'])
 def test_damaged_text_is_refused_with_its_path(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE_NAME).write_text(text)
     with pytest.raises(ArtifactError, match=re.escape(str(tmp_path / FILE_NAME))):
         read_manifest(tmp_path)
+
+
+def test_every_changed_byte_is_noticed_until_the_manifest_is_rehashed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_manifest(manifest_from_dict(documented()), tmp_path)
+    before = path.read_text()
+    for old, new in (
+        ('"pred_iou_thresh": 0.3', '"pred_iou_thresh": 0.4'),
+        ("123.675", "123.676"),
+        (": 448,", ":  448,"),
+    ):
+        assert before.count(old) >= 1
+        path.write_text(before.replace(old, new, 1))
+        with pytest.raises(ArtifactError, match=r"was changed after it was written.*--rehash"):
+            read_manifest(tmp_path)
+    path.write_text(before.replace('"pred_iou_thresh": 0.3', '"pred_iou_thresh": 0.4'))
+    assert main([str(tmp_path)]) == 1
+    assert "changed after it was written" in capsys.readouterr().err
+    assert main([str(tmp_path), "--rehash"]) == 0
+    assert read_manifest(tmp_path).everything.pred_iou_thresh == 0.4
+    assert read_manifest(tmp_path) == read_manifest(rehash_manifest(tmp_path).parent)
+
+
+def test_a_senseless_edit_is_not_rehashed(tmp_path: Path) -> None:
+    path = write_manifest(manifest_from_dict(documented()), tmp_path)
+    path.write_text(path.read_text().replace('"pred_iou_thresh": 0.3', '"pred_iou_thresh": 3'))
+    before = path.read_bytes()
+    with pytest.raises(ArtifactError, match="'pred_iou_thresh' is 3, expected 0 to 1"):
+        rehash_manifest(tmp_path)
+    assert path.read_bytes() == before
 
 
 def test_missing_folder_says_what_to_do(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_mixed_is_the_int8_encoder_with_the_float_decoder(
     embedding = mixed.get_image_embedding()
     np.testing.assert_array_equal(embedding, segmenters[engine, "int8"].get_image_embedding())
     prompts = mixed.prompts(boxes=np.array([BOX]))
-    own = mixed.graphs.encode(np.zeros((1, 3, 448, 448), np.float32))
+    own = mixed.graphs.encode(mixed.graphs.encoder_input(np.zeros((448, 448, 3), np.uint8)))
     for found, expected in zip(
         mixed.graphs.decode(own, prompts), segmenters[engine, "fp32"].graphs.decode(own, prompts), strict=True
     ):

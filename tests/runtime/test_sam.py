@@ -50,6 +50,7 @@ def test_arguments_have_sams_names_and_order() -> None:
         "mask_input",
         "multimask_output",
         "return_logits",
+        "clean",  # ours
     ]
     assert list(inspect.signature(SamAutomaticMaskGenerator).parameters) == [
         "model",

@@ -15,6 +15,7 @@ from tests.runtime.conftest import picture
 from tinysam.runtime import ArtifactError, ImageError, OrderError, PromptError, Segmenter
 from tinysam.runtime.graphs import Prompts
 from tinysam.runtime.locate import find_artifacts
+from tinysam.runtime.manifest import sealed
 from tinysam.runtime.segmenter import select_masks
 
 GREY = np.full((40, 80, 3), 118, np.uint8)
@@ -84,7 +85,7 @@ def test_mask_input_changes_the_result(ready: Segmenter) -> None:
 def test_a_box_goes_in_as_a_filled_mask_where_the_model_was_trained_so(ready: Segmenter, tmp_path: Path) -> None:
     folder = disc_model.build(tmp_path)
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"box_masks": True}))
+    (folder / "manifest.json").write_text(sealed(manifest | {"box_masks": True}))
     trained_so = Segmenter(folder, precision="fp32", threads=1)
     trained_so.set_image(GREY)
     # 80 pixels of the photograph are 16 low-res cells: cells 2 to 5 across and 1.5 to 4 down are inside

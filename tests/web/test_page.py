@@ -255,7 +255,7 @@ def test_the_camera_takes_a_photograph(browser: Browser, site: str) -> None:
 @pytest.mark.parametrize(
     ("pattern", "body", "expected"),
     [
-        ("**/manifest.json", '{"schema": 2, "files": []}', "format 2, the page reads format 1"),
+        ("**/manifest.json", '{"schema": 1, "files": []}', "format 1, the page reads format 2"),
         ("**/encoder.int8.tflite", "cut off", "encoder.int8.tflite has 7 bytes, the manifest says"),
     ],
     ids=["another manifest version", "damaged model"],

@@ -1,9 +1,11 @@
 // The model's graphs on LiteRT.js. Everything about the files comes from the manifest.
 
 import { loadLiteRt, loadAndCompile, supportsFeature, Tensor } from "@litertjs/core";
+import { normalize, withInside } from "./resize.js";
 
-export const SCHEMA = 1;
+export const SCHEMA = 2;
 const ABSENT = -2;
+const STABILITY_OFFSET = 1;
 /** Signatures of the decoder in two calls: predicted IoU of a point's masks; the masks themselves. */
 const [ATTEND, UPSCALE] = ["attend_1x2", "upscale_1"];
 const MAX_THREADS = 8;
@@ -17,14 +19,26 @@ export function hasSimd() {
   return typeof WebAssembly === "object" && WebAssembly.validate(new Uint8Array(code));
 }
 
-/** Checks a parsed manifest and returns it. */
-export function checkManifest(manifest) {
+/** Parses and checks a manifest (bytes). */
+export async function checkManifest(bytes) {
+  const text = new TextDecoder().decode(bytes);
+  const manifest = JSON.parse(text);
   if (manifest?.schema !== SCHEMA) {
     throw new UserError(
       `This model has format ${manifest?.schema}, the page reads format ${SCHEMA}: build page and model with the same version.`,
     );
   }
+  const stated = manifest.content_sha256;
+  const digest = await sha256(new TextEncoder().encode(text.replace(stated, "0".repeat(64))));
+  if (digest && digest !== stated) throw new UserError("The model's manifest is damaged. Reload the page.");
   return manifest;
+}
+
+/** Hexadecimal SHA-256; undefined where the page may not compute one (served without https). */
+async function sha256(bytes) {
+  if (!self.crypto?.subtle) return undefined;
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** Loads the WebAssembly runtime; returns how many threads it will use. */
@@ -60,9 +74,9 @@ export class Model {
     this.encoder = encoder;
     this.decoder = decoder;
     this.lowRes = 4 * manifest.grid;
-    // The choices are the masks of an ambiguous prompt; token 0, the single mask, is not one of them.
+    // The masks of an ambiguous prompt; token 0, the single mask, is not one of them.
     const tokens = manifest.mask_tokens;
-    this.choices = [...tokens.keys()].filter((k) => tokens.length === 1 || tokens[k] !== 0);
+    this.ambiguous = [...tokens.keys()].filter((k) => tokens.length === 1 || tokens[k] !== 0);
     this.signatures = Object.entries(decoder.file.signatures)
       .filter(([name]) => name.startsWith("decode_1x"))
       .map(([name, signature]) => ({ name, signature, points: signature.inputs.point_labels.shape[1] }))
@@ -75,11 +89,14 @@ export class Model {
     this.decoder.graph.delete();
   }
 
-  /** (size, size, 3) float32 -> embedding. */
-  async encode(pixels) {
-    const [name, signature] = Object.entries(this.encoder.file.signatures)[0];
-    const outputs = await run(this.encoder.graph, name, signature, { image: pixels });
-    return outputs.image_embeddings;
+  /** Photograph that was resized to the model's input, uint8 (height, width, 3) -> embedding. */
+  async encode(rgb, width, height) {
+    const { signatures, input } = this.encoder.file;
+    const [name, signature] = Object.entries(signatures)[0];
+    const { image_size: size, mean, std } = this.manifest;
+    const Kind = signature.inputs.image.dtype === "uint8" ? Uint8Array : Float32Array;
+    const image = input === "pixels" ? withInside(rgb, width, height, size, Kind) : normalize(rgb, width, height, size, mean, std);
+    return (await run(this.encoder.graph, name, signature, { image })).image_embeddings;
   }
 
   /**
@@ -88,7 +105,8 @@ export class Model {
    * @param {Float32Array} embedding from `encode`
    * @param {Array<[number, number, number]>} prompt x, y in the model frame and label of each point
    * @param {Float32Array=} mask low-res logits as mask prompt
-   * @returns {Promise<{logits: Float32Array, iou: number}[]>} the masks to choose from, as the manifest orders them
+   * @returns {Promise<{masks: {logits: Float32Array, iou: number}[], best: number}>} masks to choose from, as the manifest
+   *   orders them, and which of them the prompt gets
    */
   async decode(embedding, prompt, mask) {
     const chosen = this.signatures.find((s) => s.points >= prompt.length);
@@ -102,7 +120,12 @@ export class Model {
       mask_input: mask ?? new Float32Array(this.lowRes ** 2),
       has_mask_input: new Float32Array(1).fill(mask ? 1 : 0),
     });
-    return this.#choices(masks, iou);
+    const clicks = prompt.filter(([, , label]) => label >= 0);
+    const one = clicks.length === 1 && clicks[0][2] <= 1 && !mask;
+    const { mask_choice: rule, mask_tokens: tokens } = this.manifest;
+    const places = one ? this.ambiguous : [...tokens.keys()];
+    const found = this.#choices(masks, iou, places);
+    return { masks: found, best: places.indexOf(chooseMask(rule, tokens, iou, one, this.#choices(masks, iou, [...tokens.keys()]))) };
   }
 
   /**
@@ -119,16 +142,45 @@ export class Model {
     const [attend, upscale] = [file.signatures[ATTEND], file.signatures[UPSCALE]];
     const inputs = { image_embeddings: embedding, ...pointInputs(prompt, attend.inputs.point_labels.shape[1]) };
     const { iou_predictions: iou, ...found } = await run(graph, ATTEND, attend, inputs);
-    const best = Math.max(...this.choices.map((k) => iou[k]));
+    const best = Math.max(...this.ambiguous.map((k) => iou[k]));
     if (best <= threshold) return { best, masks: [] };
     const { low_res_masks: masks } = await run(graph, UPSCALE, upscale, found);
-    return { best, masks: this.#choices(masks, iou) };
+    return { best, masks: this.#choices(masks, iou, this.ambiguous) };
   }
 
-  #choices(masks, iou) {
+  #choices(masks, iou, places) {
     const area = this.lowRes ** 2;
-    return this.choices.map((k) => ({ logits: masks.subarray(k * area, (k + 1) * area), iou: iou[k] }));
+    return places.map((k) => ({ logits: masks.subarray(k * area, (k + 1) * area), iou: iou[k] }));
   }
+}
+
+/**
+ * Which mask a prompt gets: `choose_mask` of the Python runtime.
+ *
+ * @param {string} rule the manifest's `mask_choice`
+ * @param {number[]} tokens the manifest's `mask_tokens`
+ * @param {Float32Array} iou predicted IoU of each mask
+ * @param {boolean} ambiguous whether the prompt is one click and nothing else
+ * @param {{logits: Float32Array}[]} masks all of them
+ * @returns {number} place in the mask axis
+ */
+export function chooseMask(rule, tokens, iou, ambiguous, masks) {
+  const largest = (places, value) => places.reduce((top, k) => (value(k) > value(top) ? k : top));
+  const all = [...tokens.keys()];
+  if (rule === "stability") return largest(all, (k) => stability(masks[k].logits, STABILITY_OFFSET));
+  if (rule === "single" && !ambiguous && tokens.includes(0)) return tokens.indexOf(0);
+  const options = all.filter((k) => tokens[k] !== 0);
+  return largest(options.length ? options : [0], (k) => iou[k]);
+}
+
+/** Area above `offset` as a part of the area above `-offset`. */
+function stability(logits, offset) {
+  let [inner, outer] = [0, 0];
+  for (const value of logits) {
+    if (value > offset) inner++;
+    if (value > -offset) outer++;
+  }
+  return inner / Math.max(1, outer);
 }
 
 /** Coordinates and labels of one prompt, filled up with absent points. */
@@ -159,8 +211,6 @@ async function checkFile(file, bytes) {
   if (bytes.length !== file.size_bytes) {
     throw new UserError(`${file.path} has ${bytes.length} bytes, the manifest says ${file.size_bytes}: reload the page.`);
   }
-  if (!self.crypto?.subtle) return;
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-  const hex = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  if (hex !== file.sha256) throw new UserError(`${file.path} is damaged: its SHA-256 is not the manifest's. Reload the page.`);
+  const digest = await sha256(bytes);
+  if (digest && digest !== file.sha256) throw new UserError(`${file.path} is damaged: its SHA-256 is not the manifest's. Reload the page.`);
 }

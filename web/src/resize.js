@@ -94,3 +94,22 @@ export function normalize(rgb, width, height, size, mean, std) {
   }
   return out;
 }
+
+/**
+ * The input of a file that normalizes by itself: pixels, and a fourth channel that is 1 on the photograph.
+ *
+ * @param {Uint8Array} rgb (height, width, 3)
+ * @param {typeof Uint8Array | typeof Float32Array} Kind
+ * @returns {Uint8Array | Float32Array} (size, size, 4), zeros right and below
+ */
+export function withInside(rgb, width, height, size, Kind) {
+  const out = new Kind(size * size * 4);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const [from, to] = [3 * (y * width + x), 4 * (y * size + x)];
+      for (let c = 0; c < 3; c++) out[to + c] = rgb[from + c];
+      out[to + 3] = 1;
+    }
+  }
+  return out;
+}

@@ -5,7 +5,7 @@ import { checkManifest, loadRuntime, Model, UserError } from "./engine.js";
 import { segmentEverything } from "./everything.js";
 import { filledBox, inputSize, upscale, upscaleAxis } from "./geometry.js";
 import { declaredSize } from "./header.js";
-import { normalize, resizeRgb, STRIP_ROWS } from "./resize.js";
+import { resizeRgb, STRIP_ROWS } from "./resize.js";
 
 const MAX_MEGAPIXELS = 40;
 const VIEW_SIDE = 1280;
@@ -18,7 +18,7 @@ const commands = {
   async load({ source, files, wanted }) {
     assets ??= files ? inlineAssets(files) : fetchedAssets(source);
     if (!manifest) {
-      manifest = checkManifest(JSON.parse(new TextDecoder().decode(await assets.bytes("manifest.json"))));
+      manifest = await checkManifest(await assets.bytes("manifest.json"));
       threads = await loadRuntime(assets);
     }
     const precisions = [...new Set(manifest.files.map((file) => file.precision))];
@@ -56,10 +56,9 @@ const commands = {
     if (box) prompt.push([...toModel(box[0], box[1]), 2], [...toModel(box[2], box[3]), 3]);
     else prompt.push([0, 0, -1]);
     const filled = box && manifest.box_masks ? filledBox(toModel(box[0], box[1]), toModel(box[2], box[3]), model.lowRes) : undefined;
-    const masks = await model.decode(photo.embedding, prompt, filled);
+    const { masks, best } = await model.decode(photo.embedding, prompt, filled);
     photo.masks = masks;
     const decodeMs = performance.now() - start;
-    const best = masks.reduce((top, mask, i) => (mask.iou > masks[top].iou ? i : top), 0);
     photo.shown = choice ?? best;
     return { decodeMs, best, iou: masks.map((mask) => mask.iou), overlay: paint([masks[photo.shown]]) };
   },
@@ -105,9 +104,8 @@ function tooLarge(width, height) {
 
 async function encode() {
   const [width, height] = photo.input;
-  const { image_size: size, mean, std } = manifest;
   const start = performance.now();
-  photo.embedding = await model.encode(normalize(photo.rgb, width, height, size, mean, std));
+  photo.embedding = await model.encode(photo.rgb, width, height);
   photo.masks = null;
   return { encodeMs: performance.now() - start };
 }

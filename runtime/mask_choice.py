@@ -1,0 +1,77 @@
+"""Which of a decoder's masks a user gets.
+
+SAM's decoder has four mask tokens: token 0 answers prompts that mean one thing, tokens 1 to 3 are the whole, a part and
+a subpart for prompts that may mean each of them (Kirillov et al. 2023, arXiv:2304.02643, section 3). One click is such
+an ambiguous prompt; a box, several clicks and a mask are not.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Indexes = NDArray[np.intp]
+
+STABILITY_OFFSET = 1.0
+"""Logits above and below 0 between which a stable mask has few pixels, as in SAM and EdgeSAM."""
+
+
+def ambiguous_masks(tokens: tuple[int, ...]) -> list[int]:
+    """Places of the masks of an ambiguous prompt among a decoder's; the single mask if there is no other."""
+    return [index for index, token in enumerate(tokens) if token != 0] or [0]
+
+
+def is_ambiguous(labels: NDArray[Any], has_mask: bool = False) -> NDArray[np.bool_]:
+    """(P,) which prompts, labels (P, N), are one click and nothing else; `has_mask`: a mask comes with them.
+
+    Labels 0 and 1 are clicks, 2 and 3 corners of a box, negative ones no points.
+    """
+    present = np.asarray(labels) >= 0
+    clicks = present & (np.asarray(labels) <= 1)
+    one: NDArray[np.bool_] = (present.sum(axis=1) == 1) & (clicks.sum(axis=1) == 1) & (not has_mask)
+    return one
+
+
+def choose_mask(
+    rule: str, tokens: tuple[int, ...], iou: Floats, ambiguous: NDArray[np.bool_], masks: Floats | None = None
+) -> Indexes:
+    """The mask that a user gets for each of P prompts.
+
+    An ambiguous prompt gets the one of masks 1 to 3 with the highest predicted IoU. Every other prompt gets by rule
+
+    - `single`: mask 0; of a model without it as `best`;
+    - `best`: the one of masks 1 to 3 with the highest predicted IoU.
+
+    `stability` takes for every prompt, of all masks, the one with the highest stability score (EdgeSAM).
+
+    Args:
+        rule: one of `tinysam.runtime.manifest.MASK_CHOICES`.
+        tokens: mask tokens of the decoder's mask axis, in order.
+        iou: (P, masks) predicted IoU.
+        ambiguous: (P,), see `is_ambiguous`.
+        masks: (P, masks, h, w) low-res logits; needed by `stability` only.
+
+    Returns:
+        (P,) places in the mask axis.
+    """
+    if rule == "stability":
+        assert masks is not None, "the rule `stability` looks at the masks"
+        count, offered, *_ = masks.shape
+        flat = masks.reshape(count * offered, *masks.shape[2:])
+        steady: Indexes = stability(flat, STABILITY_OFFSET).reshape(count, offered).argmax(axis=1)
+        return steady
+    options = np.array(ambiguous_masks(tokens))
+    best: Indexes = options[iou[:, options].argmax(axis=1)]
+    if rule == "best" or 0 not in tokens:
+        return best
+    return np.where(ambiguous, best, tokens.index(0))
+
+
+def stability(logits: Floats, offset: float) -> NDArray[np.float64]:
+    """(n, h, w) logits -> (n,): area above `+offset` as a part of the area above `-offset`; 0 where that is empty."""
+    flat = logits.reshape(len(logits), -1)
+    inner = np.count_nonzero(flat > offset, axis=1)
+    outer = np.count_nonzero(flat > -offset, axis=1)
+    score: NDArray[np.float64] = inner / np.maximum(outer, 1)
+    return score
