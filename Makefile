@@ -1,8 +1,17 @@
 # TinySAM Edge. `make help` lists the targets; every target does its own set-up.
 
 VENV ?= .venv
-PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.10 python3,$(shell command -v $(p) 2>/dev/null)))
+# The newest Python that every exporter has wheels for and that can make environments; uv fetches one if it is there.
+SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3.10 python3; do \
+  $$p -c '$(SUITABLE)' 2>/dev/null && { command -v $$p; exit; }; done; \
+  command -v uv >/dev/null && uv python install --quiet 3.13 >&2 && uv python find 3.13)
 PY := $(VENV)/bin/python
+define NO_PYTHON
+$(or $(PYTHON:%=%: ),)Python 3.10 to 3.13 with venv is needed: sudo apt install python3-venv (Debian 12 and 13, Ubuntu 22.04 and \
+24.04), sudo dnf install python3.13 (Fedora), brew install python@3.13 (macOS), or uv, which make then uses (elsewhere, \
+and where there is 3.14 only: it runs the models, but TensorFlow has no release for it)
+endef
 PACKAGES := models export calibration runtime datasets distillation evaluation device
 
 # What is exported; `make export-int8 VARIANT=tinysam CHECKPOINT=tinysam.pth CALIB=photos/`
@@ -22,9 +31,7 @@ help: ## Show this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(VENV)/installed: setup.cfg pyproject.toml
-	@test -n "$(PYTHON)" || { echo "make: no Python found: install Python 3.10, 3.11 or 3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || \
-	  { echo "make: $(PYTHON) is $$($(PYTHON) -V 2>&1), expected Python 3.10 to 3.12: make PYTHON=python3.11" >&2; exit 1; }
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(SUITABLE)' 2>/dev/null || { echo "make: $(NO_PYTHON)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[export,train,eval,dev]'
 	@touch $@

@@ -1,6 +1,7 @@
 # Devices: bundles, emulated ARM, instruction counts, the web page. Included by the Makefile.
 
 DEVICE_MODEL ?=
+MODEL ?=
 PRECISION ?= int8
 WITH_WHEELS ?=
 DIST ?= dist
@@ -9,7 +10,11 @@ PORT ?= 8000
 MODEL_OPTION = $(if $(DEVICE_MODEL),--model $(DEVICE_MODEL))
 BUNDLE_OPTIONS = --out $(DIST) --precision $(PRECISION) $(MODEL_OPTION) $(if $(WITH_WHEELS),--with-wheels)
 
-.PHONY: bundle-rpi bundle-android bundle-web push-rpi push-android test-arm arm-cost web web-single
+.PHONY: wheel bundle-rpi bundle-android bundle-web push-rpi push-android test-arm arm-cost web web-single
+
+wheel: setup ## The wheel with nano's INT8 files inside: segments at once (MODEL=none: without, MODEL=DIR: another)
+	@test -n "$(MODEL)" || test -e $(OUT)/nano-448/manifest.json || $(MAKE) export-int8
+	$(PY) -m tinysam.device.bundle.wheel_cli $(DIST) --model $(or $(MODEL),$(OUT)/nano-448)
 
 bundle-rpi: setup ## Archive with installer for a Raspberry Pi (WITH_WHEELS=1: needs no network there)
 	$(PY) -m tinysam.device.bundle.cli --target raspberrypi $(BUNDLE_OPTIONS)

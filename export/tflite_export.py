@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from inspect import signature as signature_of
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,6 @@ def same_recursion_limit() -> Iterator[None]:
 
 def keras_model(signature: TFLiteSignature, folder: Path) -> Any:
     """The Keras model that onnx2tf makes of the signature's ONNX file."""
-    import onnx2tf
     from onnx2tf import onnx2tf as converter
 
     paths = []
@@ -76,7 +76,7 @@ def keras_model(signature: TFLiteSignature, folder: Path) -> Any:
     # For a graph whose inputs are all images onnx2tf fetches photographs from the network; it gets ours.
     converter.download_test_image_data = lambda: examples[0]
     hints = write_hints(signature.onnx, folder / f"{signature.name}.json")
-    return onnx2tf.convert(
+    return converter.convert(
         input_onnx_file_path=str(signature.onnx),
         output_folder_path=str(folder),
         custom_input_op_name_np_data_path=paths,
@@ -86,7 +86,13 @@ def keras_model(signature: TFLiteSignature, folder: Path) -> Any:
         disable_strict_mode=True,
         disable_model_save=True,
         non_verbose=True,
+        **keras_backend(converter.convert),
     )
+
+
+def keras_backend(convert: Any) -> dict[str, str]:
+    """The option by which onnx2tf 2 returns a Keras model; onnx2tf 1 knows nothing else."""
+    return {"tflite_backend": "tf_converter"} if "tflite_backend" in signature_of(convert).parameters else {}
 
 
 def callable_of(model: Any, signature: TFLiteSignature) -> Any:

@@ -9,6 +9,8 @@ from tinysam.runtime.manifest import FILE_NAME
 ENVIRONMENT = "TINYSAM_MODEL"
 """Environment variable with the path of an artifact folder."""
 DEFAULT_VARIANT = "nano"
+PACKAGED = "model"
+"""Folder of this package that holds the model of a wheel built with one."""
 
 
 def find_artifacts(model: Path | str | None = None) -> Path:
@@ -17,7 +19,8 @@ def find_artifacts(model: Path | str | None = None) -> Path:
     1. the folder that the environment variable TINYSAM_MODEL names,
     2. `artifacts/*` in the current directory,
     3. `artifacts/*` beside the project's own source checkout,
-    4. `tinysam/*` in the user's data directory (`$XDG_DATA_HOME`, or `~/.local/share`).
+    4. `tinysam/*` in the user's data directory (`$XDG_DATA_HOME`, or `~/.local/share`),
+    5. the model inside the installed wheel, if it was built with one.
 
     Among several models in one place `nano` comes first, then the alphabet decides.
 
@@ -41,8 +44,9 @@ def find_artifacts(model: Path | str | None = None) -> Path:
 def places() -> list[Path]:
     """The folders whose subfolders are searched, in order."""
     data = Path(os.environ.get("XDG_DATA_HOME") or Path("~/.local/share").expanduser())
-    checkout = Path(__file__).resolve().parent.parent
-    return list(dict.fromkeys([Path.cwd() / "artifacts", checkout / "artifacts", data / "tinysam"]))
+    package = Path(__file__).resolve().parent
+    found = [Path.cwd() / "artifacts", package.parent / "artifacts", data / "tinysam", package / PACKAGED]
+    return list(dict.fromkeys(found))
 
 
 def _given(folder: Path) -> Path:

@@ -1,5 +1,6 @@
 """Fixtures that several folders share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,12 @@ SHARED = REPOSITORY.parent / "shared"
 
 @pytest.fixture(scope="session")
 def artifacts_dir() -> Path:
-    """The real artifacts of `nano`, as `make export-int8` writes them; exported first if they are out of date."""
+    """The real artifacts of `nano`, as `make export-int8` writes them; exported first if they are out of date.
+
+    TINYSAM_MODEL names others, which are taken as they are.
+    """
+    if os.environ.get("TINYSAM_MODEL"):
+        return Path(os.environ["TINYSAM_MODEL"]).resolve()
     from tinysam.export.pipeline import export
     from tinysam.export.settings import ExportSettings
     from tinysam.models.variants import get_variant

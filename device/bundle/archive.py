@@ -10,14 +10,13 @@ import tarfile
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from tinysam.device.arm.root import RELEASES
 from tinysam.device.arm.wheels import download
 from tinysam.device.bundle.contents import copy_model, write_self_test
 from tinysam.device.bundle.site import build_site
-from tinysam.device.bundle.wheel import DISTRIBUTION, build_wheel
+from tinysam.device.bundle.wheel import build_wheel, project_version
 from tinysam.runtime.manifest import Manifest
 
 SCHEMA = 1
@@ -103,7 +102,7 @@ def _describe(choice: Choice, manifest: Manifest, folder: Path) -> None:
     description = {
         "schema": SCHEMA,
         "target": choice.target,
-        "tinysam_edge": version(DISTRIBUTION),
+        "tinysam_edge": project_version(),
         "model": f"{manifest.variant}-{manifest.image_size}",
         "model_schema": manifest.schema,
         "engines": list(choice.engines) if choice.target != "web" else ["litert.js"],

@@ -1,93 +1,84 @@
-"""The runtime-only wheel: `tinysam.runtime` built by itself, for devices that need neither torch nor the weights."""
+"""The wheel: every package of this checkout without the training weights, and a model inside that segments at once."""
 
 from __future__ import annotations
 
+import configparser
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-import tinysam.runtime
-from tinysam.device.arm.wheels import BASE, ENGINES
+from tinysam.device.bundle.contents import copy_model
+from tinysam.runtime.locate import PACKAGED
+from tinysam.runtime.manifest import read_manifest
 
-DISTRIBUTION = "tinysam-edge"
-NAME = "tinysam-edge-runtime"
-MAX_BYTES = 200_000
-"""A larger wheel holds something that does not belong into it."""
+PROJECT = Path(__file__).resolve().parents[2]
+"""The checkout; of an installed package it is a folder without setup.cfg."""
+FILES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "*.safetensors", PACKAGED)
+"""Devices run exported models, not the weights that they were made from (11 MB)."""
+ENGINES = ("onnx", "tflite")
+MAX_BYTES = 500_000
+"""A larger wheel without a model holds something that does not belong into it."""
 TIME_S = 315532800
 """1980-01-01, the earliest time in a zip file: given to every file, so that the bytes depend on the contents only."""
-SETUP = """\
-[metadata]
-name = {name}
-version = {version}
-description = The runtime of TinySAM Edge: numpy, Pillow and one inference engine
-license = Apache-2.0
-
-[options]
-python_requires = >=3.10
-packages =
-{packages}
-package_dir =
-    tinysam.runtime = runtime
-install_requires =
-{base}
-
-[options.package_data]
-tinysam.runtime = py.typed
-
-[options.extras_require]
-{engines}
-
-[options.entry_points]
-console_scripts =
-    tinysam-run = tinysam.runtime.cli:main
-"""
 
 
 class BuildError(RuntimeError):
     """A part of a bundle could not be made; the message says which and why."""
 
 
-def build_wheel(folder: Path) -> Path:
-    """Build the wheel into `folder` from the sources that this Python imports; returns its path.
+def project_version() -> str:
+    """The version that setup.cfg states; every other place reads it from there or from what was installed.
 
     Raises:
-        BuildError: the build failed, or the wheel is larger than `MAX_BYTES`.
+        BuildError: not in a source checkout.
     """
-    sources = Path(tinysam.runtime.__file__).parent
+    return _setup()["metadata"]["version"]
+
+
+def build_wheel(folder: Path, model: Path | None = None) -> Path:
+    """Build `tinysam_edge-VERSION-py3-none-any.whl` into `folder`; returns its path.
+
+    Args:
+        folder: made if absent; a wheel of the same name is replaced.
+        model: artifact folder whose INT8 files for both engines go inside, where `find_artifacts` looks last.
+
+    Raises:
+        BuildError: not in a source checkout, the build failed, or the code alone is larger than `MAX_BYTES`.
+        FileNotFoundError, ArtifactError: the model cannot be used.
+    """
+    folders = [line.split("=")[1].strip() for line in _setup()["options"]["package_dir"].split("\n") if line]
     with tempfile.TemporaryDirectory() as work:
         project = Path(work)
-        shutil.copytree(sources, project / "runtime", ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-        packages = sorted(path.parent.relative_to(project) for path in (project / "runtime").rglob("__init__.py"))
-        text = SETUP.format(
-            name=NAME,
-            version=version(DISTRIBUTION),
-            packages=_lines(f"tinysam.{'.'.join(path.parts)}" for path in packages),
-            base=_lines(BASE),
-            engines="\n".join(f"{engine} = {requirement}" for engine, requirement in ENGINES.items()),
-        )
-        (project / "setup.cfg").write_text(text)
-        (project / "setup.py").write_text("from setuptools import setup\n\nsetup()\n")
-        _pip_wheel(project, project / "out")
-        (built,) = (project / "out").glob("*.whl")
-        if built.stat().st_size > MAX_BYTES:
-            raise BuildError(
-                f"{built.name} has {built.stat().st_size} bytes, more than {MAX_BYTES}: not a thin runtime"
-            )
+        for name in FILES:
+            shutil.copyfile(PROJECT / name, project / name)
+        for name in folders:
+            shutil.copytree(PROJECT / name, project / name, ignore=LEFT_OUT)
+        if model is not None:
+            manifest = read_manifest(model)
+            inside = project / "runtime" / PACKAGED / f"{manifest.variant}-{manifest.image_size}"
+            copy_model(model, inside, ENGINES, ("int8",))
+        built = _pip_wheel(project, project / "out")
+        if model is None and built.stat().st_size > MAX_BYTES:
+            raise BuildError(f"{built.name} has {built.stat().st_size} bytes, more than {MAX_BYTES}: not code alone")
         folder.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copy2(built, folder / built.name))
 
 
-def _lines(values: Iterable[str]) -> str:
-    return "\n".join(f"    {value}" for value in values)
+def _setup() -> configparser.ConfigParser:
+    path = PROJECT / "setup.cfg"
+    if not path.is_file():
+        raise BuildError(f"the wheel is built from a source checkout; there is none at {PROJECT}")
+    setup = configparser.ConfigParser()
+    setup.read(path, encoding="utf-8")
+    return setup
 
 
-def _pip_wheel(project: Path, out: Path) -> None:
+def _pip_wheel(project: Path, out: Path) -> Path:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out), str(project)]
     if find_spec("setuptools"):
         command.insert(4, "--no-build-isolation")
@@ -95,4 +86,6 @@ def _pip_wheel(project: Path, out: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["pip failed"]
-        raise BuildError(f"cannot build the runtime wheel: {lines[-1]}")
+        raise BuildError(f"cannot build the wheel: {lines[-1]}")
+    (built,) = out.glob("*.whl")
+    return built

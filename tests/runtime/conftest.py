@@ -1,6 +1,5 @@
 """Fixtures of the runtime's tests."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +49,6 @@ def picture(width: int = 60, height: int = 40, seed: int = 0) -> Image.Image:
 
 
 @pytest.fixture(scope="session")
-def real_artifacts(request: pytest.FixtureRequest) -> Path:
-    """Artifacts of `nano` as the exporter writes them; TINYSAM_MODEL names others, which are taken as they are."""
-    if os.environ.get("TINYSAM_MODEL"):
-        return Path(os.environ["TINYSAM_MODEL"]).resolve()
-    folder: Path = request.getfixturevalue("artifacts_dir")
-    return folder
+def real_artifacts(artifacts_dir: Path) -> Path:
+    """Artifacts of `nano` as the exporter writes them."""
+    return artifacts_dir
