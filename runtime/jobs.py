@@ -43,7 +43,7 @@ def run_one(
     written = _timed(
         times,
         "write",
-        lambda: write_result(result, photo.image, Path(options.out), source.stem, options.format),
+        lambda: write_result(result, photo.for_overlay, Path(options.out), source.stem, options.format),
     )
     return _report(source, result, written, times, options.timing)
 

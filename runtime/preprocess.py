@@ -1,32 +1,30 @@
 """From a photograph to the encoder's input, as SAM does it."""
 
+import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tinysam.runtime.errors import ImageError
 from tinysam.runtime.geometry import Frame
 from tinysam.runtime.manifest import Manifest
-
-FORMATS = ("RGB", "BGR")
+from tinysam.runtime.samples import to_rgb
 
 
 def to_pil(image: Any, image_format: str = "RGB") -> Image.Image:
-    """An RGB picture of a uint8 (height, width, 3) array in `image_format`, or of a PIL picture of any mode."""
-    if image_format not in FORMATS:
-        raise ValueError(f"image_format is {image_format!r}, expected one of {', '.join(FORMATS)}")
-    if isinstance(image, Image.Image):
-        if 0 in image.size:
-            raise ImageError(f"image is {image.width} wide and {image.height} high: expected at least one pixel")
-        return image if image.mode == "RGB" else image.convert("RGB")
-    pixels = np.asarray(image)
-    if pixels.dtype != np.uint8:
-        raise ImageError(f"image has dtype {pixels.dtype}, expected uint8 in 0 to 255")
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise ImageError(f"image has shape {pixels.shape}, expected (height, width, 3)")
-    return Image.fromarray(pixels if image_format == "RGB" else np.ascontiguousarray(pixels[..., ::-1]))
+    """The RGB picture that the model sees of a PIL picture of any mode or an array: see `tinysam.runtime.samples`.
+
+    What loses or assumes something (samples scaled to 8 bits, bands left out) is a warning.
+
+    Raises:
+        ValueError: another `image_format` than `RGB` or `BGR`.
+        ImageError: no pixels, no numbers, or another shape.
+    """
+    converted = to_rgb(image, image_format)
+    for note in converted.notes:
+        warnings.warn(f"image: {note}", stacklevel=3)
+    return converted.image
 
 
 def resize(image: Image.Image, frame: Frame) -> NDArray[np.uint8]:

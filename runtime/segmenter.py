@@ -80,11 +80,12 @@ class Segmenter:
         """Runs the encoder on an image, to be segmented by any number of `predict` calls.
 
         Args:
-            image: uint8 (height, width, 3), or a PIL picture of any mode (its EXIF orientation is not applied).
+            image: uint8 (height, width, 3), or a PIL picture of any mode (its EXIF orientation is not applied, its ICC
+                profile is). Other numbers, depths and bands are brought to that, with a warning.
             image_format: channel order of an array, `RGB` or `BGR`.
 
         Raises:
-            ImageError: another dtype or shape.
+            ImageError: no numbers, or another shape.
             EngineMissingError: the engine is not installed.
             ArtifactError: a graph is missing, damaged or contradicts the manifest.
         """

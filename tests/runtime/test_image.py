@@ -1,18 +1,22 @@
 """Reading pictures: every mode becomes upright RGB; damage becomes one clear error."""
 
 import io
+import os
+import re
 import struct
 import sys
+import threading
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from tests.runtime.conftest import picture
 from tinysam.runtime import ImageError
-from tinysam.runtime.image import load_image
+from tinysam.runtime.image import SUFFIXES, can_read_heic, load_image
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -90,6 +94,180 @@ def test_every_mode_becomes_rgb_of_the_same_look(tmp_path: Path, mode: str, suff
     assert np.abs(pixels(path).mean(axis=(0, 1)) - expected.mean(axis=(0, 1))).max() < 12
 
 
+def chunk(name: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG file."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png_of_16_bit_colors(samples: np.ndarray) -> bytes:
+    """A PNG file of uint16 (height, width, 3 or 4), which Pillow cannot write."""
+    height, width, bands = samples.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[bands], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + data
+
+
+def tiff_of_16_bit_colors(samples: np.ndarray, order: str) -> bytes:
+    """An uncompressed TIFF file of uint16 (height, width, 3) in byte order `<` or `>`."""
+    height, width, _ = samples.shape
+    data = samples.astype(f"{order}u2").tobytes()
+    bits = 8 + len(data)
+    end = bits + 6
+    entries = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, bits), (259, 4, 1, 1), (262, 4, 1, 2)]
+    entries += [(273, 4, 1, 8), (277, 4, 1, 3), (278, 4, 1, height), (279, 4, 1, len(data))]
+    directory = struct.pack(f"{order}H", len(entries)) + b"".join(struct.pack(f"{order}HHII", *e) for e in entries)
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", end)
+    return head + data + struct.pack(f"{order}HHH", 16, 16, 16) + directory + bytes(4)
+
+
+@pytest.mark.parametrize("depth", [10, 12, 14, 16])
+@pytest.mark.parametrize("kind", ["png", "png with alpha", "tif <", "tif >"])
+def test_16_bit_colours_keep_their_brightness_whatever_their_depth(tmp_path: Path, depth: int, kind: str) -> None:
+    colors = np.asarray(picture())
+    samples = np.rint(colors / 255 * (2**depth - 1)).astype(np.uint16)
+    if kind == "png with alpha":
+        samples = np.dstack([samples, np.full_like(samples[..., 0], 65535)])
+    data = png_of_16_bit_colors(samples) if "png" in kind else tiff_of_16_bit_colors(samples, kind[-1])
+    path = tmp_path / "deep.bin"
+    path.write_bytes(data)
+    np.testing.assert_allclose(pixels(path), colors, atol=1)
+    assert "scaled to 8 bits" in load_image(path).notes[0]
+
+
+def test_tiff_files_that_pillow_gets_wrong_or_does_not_open(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    colors = np.asarray(picture())
+    grey = colors[..., 0]
+    near_infrared = 255 - grey
+
+    def read(samples: np.ndarray, **options: object) -> tuple[np.ndarray, str]:
+        tifffile.imwrite(tmp_path / "a.tif", samples, **options)
+        photo = load_image(tmp_path / "a.tif")
+        return np.asarray(photo.image), " ".join(photo.notes)
+
+    rgb, said = read(np.dstack([colors, near_infrared, grey]), photometric="minisblack", planarconfig="contig")
+    np.testing.assert_array_equal(rgb, colors)
+    assert "5 bands, only the first three" in said
+    four = np.dstack([colors, near_infrared])
+    for options in (
+        {"photometric": "minisblack", "planarconfig": "contig"},
+        {"photometric": "rgb", "extrasamples": ["unspecified"]},
+        {"photometric": "minisblack", "planarconfig": "contig", "tile": (16, 16)},
+    ):
+        np.testing.assert_array_equal(read(four, **options)[0], colors)
+    np.testing.assert_array_equal(
+        read(np.moveaxis(four, 2, 0), photometric="minisblack", planarconfig="separate")[0], colors
+    )
+    for dtype in (np.float16, np.float32, np.float64):
+        rgb, said = read((colors / 255).astype(dtype), photometric="rgb")
+        np.testing.assert_allclose(rgb, colors, atol=1)
+        assert np.dtype(dtype).name in said
+    rgb, said = read((grey.astype(np.int16) - 128).astype(np.int8))
+    np.testing.assert_array_equal(rgb[..., 0], grey)
+    assert "int8" in said
+    rgb, said = read(grey.astype(np.uint32) * 0x01010101)
+    np.testing.assert_allclose(rgb[..., 0], grey, atol=1)
+    assert "uint32" in said
+    with pytest.raises(ImageError, match="the limit is 100"):
+        load_image(tmp_path / "a.tif", max_pixels=100)
+
+
+def test_tiff_file_of_many_bands_without_tifffile_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bands.tif").write_bytes(b"II*\0" + struct.pack("<IH", 8, 0) + bytes(60))
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(ImageError, match="pip install tifffile"):
+        load_image(tmp_path / "bands.tif")
+
+
+@pytest.mark.parametrize("suffix", ["avif", "jfif", "jpe"])
+def test_photographs_under_newer_and_older_names(tmp_path: Path, suffix: str) -> None:
+    if suffix == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    assert f".{suffix}" in SUFFIXES
+    picture().save(tmp_path / f"a.{suffix}", format="AVIF" if suffix == "avif" else "JPEG")
+    assert np.abs(pixels(tmp_path / f"a.{suffix}").astype(np.float32) - np.asarray(picture())).mean() < 8
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1"])
+def test_heic_photographs_need_one_more_package(tmp_path: Path, brand: bytes) -> None:
+    if can_read_heic():
+        pytest.skip("pillow-heif is installed")
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic" + bytes(99))
+    with pytest.raises(ImageError, match=r"a\.heic: HEIC pictures need pillow-heif: pip install pillow-heif"):
+        load_image(tmp_path / "a.heic")
+
+
+def test_preview_in_a_raw_file_is_said(tmp_path: Path) -> None:
+    picture().save(tmp_path / "raw.dng", "TIFF", tiffinfo={254: 1})
+    assert "only its preview of 60 x 40 pixels" in load_image(tmp_path / "raw.dng").notes[0]
+
+
+def test_named_pipe_is_read_like_standard_input(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    picture().save(buffer, "PNG")
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(buffer.getvalue(),))
+    writer.start()
+    np.testing.assert_array_equal(pixels(tmp_path / "pipe"), np.asarray(picture()))
+    writer.join()
+
+
+JPEGS: list[dict[str, Any]] = [
+    {"quality": 92},
+    {"progressive": True},
+    {"restart_marker_rows": 1},
+    {"subsampling": 0, "optimize": True},
+]
+
+
+@pytest.mark.parametrize("options", JPEGS, ids=str)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpeg_without_its_end_marker_is_used_and_said(tmp_path: Path, mode: str, options: dict[str, Any]) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (11, 14, 4 if mode == "CMYK" else 3), dtype=np.uint8)
+    source = Image.fromarray(noise, mode if mode == "CMYK" else "RGB").resize((150, 90), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    source.convert(mode).save(buffer, "JPEG", **options)
+    data = buffer.getvalue()
+    whole, path = tmp_path / "whole.jpg", tmp_path / "cut.jpg"
+    whole.write_bytes(data)
+    for ending in (b"", b"\xff", bytes(3), bytes(5000)):
+        path.write_bytes(data[:-2] + ending)
+        np.testing.assert_array_equal(pixels(path), pixels(whole))
+        if len(ending) != 3:  # a few zeros look like an end to the decoder
+            assert "the end of the file is missing, but the picture is whole" in load_image(path).notes
+    for cut in (data[:-60], data[: len(data) // 2], data[: len(data) // 2] + bytes(5000)):
+        path.write_bytes(cut)
+        with pytest.raises(ImageError, match="damaged picture"):
+            load_image(path)
+
+
+def test_progressive_jpeg_without_its_last_scans_is_cut_off(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    picture(150, 90).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    for scan in re.finditer(rb"\xff\xda", data):
+        (tmp_path / "cut.jpg").write_bytes(data[: data.rfind(b"\xff\xc4", 0, scan.start())])
+        with pytest.raises(ImageError):
+            load_image(tmp_path / "cut.jpg")
+
+
+def test_other_formats_with_a_little_missing_at_the_end(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0132] = "2024:05:06 07:08:09"
+    path = tmp_path / "cut"
+    for kind, lost, options in (("PNG", 12, {}), ("PNG", 16, {}), ("GIF", 1, {}), ("WEBP", 5, {"exif": exif})):
+        buffer = io.BytesIO()
+        picture().save(buffer, kind, **options)
+        path.write_bytes(buffer.getvalue())
+        whole = pixels(path)
+        path.write_bytes(buffer.getvalue()[:-lost])
+        np.testing.assert_array_equal(pixels(path), whole)
+        path.write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+        with pytest.raises(ImageError):
+            load_image(path)
+
+
 def test_16_bit_grey_is_scaled(tmp_path: Path) -> None:
     samples = np.array([[0, 257, 32896, 33000, 65535]], np.uint16)
     Image.fromarray(samples).save(tmp_path / "deep.png")
@@ -146,9 +324,6 @@ def test_postscript_is_never_interpreted(tmp_path: Path) -> None:
 
 def bomb(width: int, height: int) -> bytes:
     """A PNG that says it is that large and has almost no data."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
