@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tinysam.calibration.arrays import Floats, floats
 from tinysam.calibration.images import CalibrationImage
 from tinysam.runtime.geometry import LOW_RES_STRIDE, Frame
+from tinysam.runtime.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE
 from tinysam.runtime.manifest import Manifest
 from tinysam.runtime.preprocess import normalize, resize, to_pil
 from tinysam.runtime.prompts import filled_boxes
@@ -23,8 +24,6 @@ JITTER = 0.05
 Feed = dict[str, Floats]
 Decode = Callable[[Floats, Feed], tuple[Floats, Floats]]
 """(embedding, prompt feed) -> low-res masks (P, masks, h, w) and predicted IoU (P, masks)."""
-
-POSITIVE, NEGATIVE, TOP_LEFT, BOTTOM_RIGHT, PADDING = 1, 0, 2, 3, -1
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def jittered_boxes(masks: Floats, size: tuple[int, int], rng: np.random.Generato
 
 def box_prompts(boxes: Floats) -> tuple[Floats, Floats]:
     """(P, 4) boxes as two corner points each."""
-    labels = np.tile(floats([TOP_LEFT, BOTTOM_RIGHT]), (len(boxes), 1))
+    labels = np.tile(floats([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]), (len(boxes), 1))
     return boxes.reshape(-1, 2, 2), labels
 
 

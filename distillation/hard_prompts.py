@@ -10,7 +10,7 @@ and the earlier prediction goes in as the mask prompt.
 import torch
 from torch import Tensor
 
-from tinysam.models.prompt_encoder import NEGATIVE, POSITIVE
+from tinysam.runtime.labels import NEGATIVE, POSITIVE
 
 
 def draw_true(mask: Tensor, pick: Tensor) -> Tensor:

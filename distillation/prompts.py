@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysam.datasets.clicks import centre, extent
-from tinysam.models.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING, POSITIVE
+from tinysam.runtime.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING, POSITIVE
 
 Rng = np.random.Generator
 Mask = NDArray[np.bool_]

@@ -12,8 +12,9 @@ from tinysam.distillation.hard_prompts import draw_true, next_click
 from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.samples import Batch
 from tinysam.models.mask_decoder import Decoded
-from tinysam.models.prompt_encoder import PIXELS_PER_CELL, POSITIVE, filled_boxes
+from tinysam.models.prompt_encoder import PIXELS_PER_CELL, filled_boxes
 from tinysam.models.variants import get_variant
+from tinysam.runtime.labels import POSITIVE
 from tinysam.runtime.mask_choice import choose_mask
 
 

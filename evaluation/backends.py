@@ -5,11 +5,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.manifest import sha256_file
 from tinysam.runtime.quiet import quiet_native
 from tinysam.runtime.segmenter import Segmenter
 
-BACKENDS = ("onnx", "tflite", "torch")
+BACKENDS = (*FORMATS, "torch")
 
 
 def run_quietly(segmenter: Segmenter) -> None:
@@ -43,7 +44,7 @@ class ModelChoice:
 
             return TorchSegmenter(self.variant, self.checkpoint, self.image_size, self.threads)
         segmenter = Segmenter(self.artifacts, self.backend, self.precision, self.threads)
-        if self.backend == "tflite":
+        if FORMATS[self.backend].announces:
             run_quietly(segmenter)
         return segmenter
 

@@ -23,9 +23,10 @@ from tinysam.export.engine import load_engine
 from tinysam.export.pipeline import export
 from tinysam.export.reference import Reference, ReferenceCase
 from tinysam.export.settings import ExportSettings
-from tinysam.export.tensors import ENCODE, decode_name, decoder_inputs, encoder_inputs
+from tinysam.export.tensors import ENCODE, decoder_inputs, encoder_inputs
 from tinysam.models.checkpoint import load
 from tinysam.models.variants import build, get_variant
+from tinysam.runtime.contract import decode_name
 from tinysam.runtime.manifest import Manifest, read_manifest
 
 Job = Callable[[], Any]

@@ -26,9 +26,10 @@ from torch.nn import functional as F
 
 from tinysam.export.encoder_graph import linear
 from tinysam.models.mask_decoder import MaskDecoder
-from tinysam.models.prompt_encoder import ABSENT, PromptEncoder
+from tinysam.models.prompt_encoder import PromptEncoder
 from tinysam.models.sam import Sam
 from tinysam.models.transformer import Attention, TwoWayBlock, TwoWayTransformer
+from tinysam.runtime.labels import ABSENT
 from tinysam.runtime.mask_choice import ambiguous_masks
 
 HIDDEN = -1e4

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from tinysam.runtime import engines
+from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.manifest import ModelFile
 from tinysam.runtime.quiet import quiet_native
 
@@ -17,7 +18,7 @@ def load_engine(folder: Path, file: ModelFile, threads: int | None = None) -> en
     """
     with quiet_native():
         engine = engines.load(folder / file.path, file, threads or engines.usable_cores())
-        if file.engine == "tflite":
+        if FORMATS[file.engine].announces:
             name, signature = next(iter(file.signatures.items()))
             engine.run(
                 name,

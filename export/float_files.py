@@ -23,7 +23,6 @@ from tinysam.export.tensors import (
     TFLITE_PROMPTS,
     UPSCALE_OUTPUTS,
     channels_last,
-    decode_name,
     decoder_inputs,
     encoder_inputs,
     fill_slots,
@@ -31,7 +30,7 @@ from tinysam.export.tensors import (
 from tinysam.export.tflite_export import TFLiteSignature, to_tflite
 from tinysam.models.sam import Sam
 from tinysam.models.tinyvit import TinyViT
-from tinysam.runtime.contract import ATTEND, UPSCALE
+from tinysam.runtime.contract import ATTEND, UPSCALE, decode_name
 
 Case = tuple[str, Mapping[str, Floats], Mapping[str, Floats]]
 

@@ -22,14 +22,16 @@ from tinysam.export.errors import ParityError
 from tinysam.export.reference import ReferenceCase
 from tinysam.export.tensors import (
     ENCODE,
+    TFLITE_PROMPTS,
     channels_last,
-    decode_name,
     decoder_inputs,
     encoder_inputs,
     fill_slots,
     model_file,
 )
 from tinysam.runtime import engines
+from tinysam.runtime.contract import decode_name
+from tinysam.runtime.engines.onnx import open_session
 from tinysam.runtime.manifest import ModelFile
 from tinysam.runtime.quiet import quiet_native
 
@@ -64,10 +66,7 @@ class Run:
 
 def session(path: Path) -> ort.InferenceSession:
     """A quiet session with every core."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = engines.usable_cores()
-    options.log_severity_level = 3
-    return ort.InferenceSession(str(path), options)
+    return open_session(path, engines.usable_cores())
 
 
 @dataclass(frozen=True)
@@ -203,7 +202,7 @@ def decode(decoder: engines.Engine, engine: str, embedding: Floats, prompts: Fee
     if engine == "onnx":
         return decoder.run("", decoder_inputs("onnx", embedding, prompts))
     count, points = prompts["point_labels"].shape
-    slots = 2 if points <= 2 else 8
+    slots = next(slots for _, slots in TFLITE_PROMPTS if slots >= points)
     parts = []
     for i in range(count):
         one = {k: v[i : i + 1] if k.startswith("point") else v for k, v in prompts.items()}

@@ -1,16 +1,6 @@
 """SAM's prompt encoder: points, box corners and low-resolution masks to tokens and a dense embedding.
 
-Every sparse prompt is a point with a label, which is how SAM's own ONNX graph takes them:
-
-==========  =============================================================
-label       meaning
-==========  =============================================================
-``1``       positive point
-``0``       negative point
-``2``, ``3``  top-left and bottom-right corner of a box
-``-1``      padding point: SAM appends one to prompts that have no box
-``-2``      absent: a slot of a fixed-shape graph that no token may see
-==========  =============================================================
+Every sparse prompt is a point with a label (`tinysam.runtime.labels`), which is how SAM's own ONNX graph takes them.
 """
 
 import math
@@ -19,8 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from tinysam.models.layers import LayerNorm2d
-
-NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, PADDING, ABSENT = 0, 1, 2, 3, -1, -2
 
 PIXELS_PER_CELL = 4
 """Pixels of the model's input per cell of a low-res mask."""

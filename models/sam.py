@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from tinysam.models.mask_decoder import Decoded, MaskDecoder
-from tinysam.models.prompt_encoder import ABSENT, PromptEncoder
+from tinysam.models.prompt_encoder import PromptEncoder
+from tinysam.runtime.labels import ABSENT
 
 MEAN = (123.675, 116.28, 103.53)
 """Mean of the training images, RGB, in units of 0 to 255."""
@@ -34,7 +35,7 @@ class Sam(nn.Module):
         Args:
             embeddings: (P, embed_dim, grid, grid), or (1, ...) when all prompts are about one image.
             coords: (P, N, 2) x and y in pixels of the model's input.
-            labels: (P, N) of `tinysam.models.prompt_encoder`'s labels. A prompt without a box needs its padding
+            labels: (P, N) of `tinysam.runtime.labels`. A prompt without a box needs its padding
                 point (label -1) given here.
             mask_input: (P, 1, 4 * grid, 4 * grid) logits of an earlier low-res mask, or None.
         """

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from tinysam.runtime.engines.formats import FORMATS as FILE_FORMATS
 from tinysam.runtime.formats import FORMATS
 
 EXIT_FAILED, EXIT_USAGE, EXIT_ARTIFACTS, EXIT_ENGINE, EXIT_OUTPUT, EXIT_INTERRUPTED = 1, 2, 3, 4, 5, 130
@@ -75,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     )
     model = top.add_argument_group("model")
     model.add_argument("--model", metavar="DIR", help="artifact folder (default: $TINYSAM_MODEL, then ./artifacts/*)")
-    model.add_argument("--backend", choices=("onnx", "tflite"), help="engine (default: the first one installed)")
+    model.add_argument("--backend", choices=tuple(FILE_FORMATS), help="engine (default: the first one installed)")
     model.add_argument(
         "--precision",
         choices=("int8", "fp32", "mixed"),

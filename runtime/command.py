@@ -7,12 +7,13 @@ import sys
 from PIL import Image
 
 from tinysam.runtime import cli, engines
+from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.errors import ArtifactError, EngineMissingError, ImageError, OutputError, TinySamError
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.interrupts import Interrupts
 from tinysam.runtime.jobs import run_one
 from tinysam.runtime.locate import find_artifacts
-from tinysam.runtime.manifest import ENGINES, PRECISIONS, read_manifest
+from tinysam.runtime.manifest import PRECISIONS, read_manifest
 from tinysam.runtime.objects import ObjectPrompt, group_prompts
 from tinysam.runtime.progress import Progress
 from tinysam.runtime.segmenter import Segmenter
@@ -56,13 +57,11 @@ def open_segmenter(options: argparse.Namespace) -> Segmenter:
     have = {(file.engine, file.precision) for file in files}
     backend = options.backend
     if backend is None:
-        offered = [engine for engine in ENGINES if any(engine == found for found, _ in have)] or list(ENGINES)
-        backend = next(filter(engines.installed, offered), offered[0])
+        backend = engines.default_engine(dict(have))
     precision = options.precision
     if precision is None:
         precision = next((one for one in reversed(PRECISIONS) if (backend, one) in have), PRECISIONS[-1])
-    if not engines.installed(backend):
-        raise engines.missing(backend)
+    FORMATS[backend].check_installed()
     return Segmenter(folder, backend, precision, options.threads)
 
 

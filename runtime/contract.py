@@ -1,34 +1,118 @@
-"""The tensors that a model file has to have, see docs/artifacts.md; a manifest that says otherwise is refused."""
+"""The tensors of model files: the exporter writes them, the runtime checks them, docs/artifacts.md lists them.
+
+1. `encoder_signature`, `decoder_signature`, `stage_signatures` build one signature each;
+2. `signatures` lists all that the exporter writes into a file of a format;
+3. `check_contract` refuses a manifest that gives a file other tensors.
+
+Only the standard library is imported here.
+"""
 
 import re
+from dataclasses import dataclass
 
+from tinysam.runtime.engines.formats import FileFormat
 from tinysam.runtime.errors import ArtifactError
-from tinysam.runtime.manifest import Manifest, ModelFile, Signature
+from tinysam.runtime.manifest import Manifest, ModelFile, Signature, TensorSpec
 
-_FIXED = re.compile(r"decode_([1-9]\d{0,3})x([1-9]\d{0,3})")
+EMBED_DIM = 256
+"""Channels of the embedding."""
+WEIGHT_DIM = EMBED_DIM // 8
+"""Channels of the upscaled cells, with which the decoder's tokens are multiplied to draw masks."""
 ATTEND, UPSCALE = STAGES = ("attend_1x2", "upscale_1")
 """Signatures of a decoder in two calls: predicted IoU of one prompt of two points; the upscaling of its masks."""
-_FREE = ""
-"""Name of the signature of an ONNX file, whose numbers of prompts and points are free."""
+STAGE_POINTS = 2
+"""Points of that prompt."""
+FREE = ""
+"""Name of a decoder's signature whose numbers of prompts and points are free."""
+
+_FIXED = re.compile(r"decode_([1-9]\d{0,3})x([1-9]\d{0,3})")
 
 Shape = tuple[int | str, ...]
 
 
-def check_contract(manifest: Manifest, file: ModelFile) -> None:
-    """ArtifactError if the manifest gives a file other tensors than the runtime will use."""
-    if file.part == "encoder" and len(file.signatures) != 1:
-        raise ArtifactError(f"{file.path}: {len(file.signatures)} signatures, expected one; export the model again")
-    if file.part == "decoder" and _FREE not in file.signatures and not set(STAGES) <= set(file.signatures):
-        raise ArtifactError(f"{file.path}: lacks {' or '.join(STAGES)}; export the model again")
-    for name, signature in file.signatures.items():
-        inputs, outputs = _encoder(manifest, file) if file.part == "encoder" else _decoder(manifest, file, name)
-        for side, expected in (("inputs", inputs), ("outputs", outputs)):
-            found = {tensor: spec.shape for tensor, spec in getattr(signature, side).items()}
-            if _sizes(found) != _sizes(expected):
-                raise ArtifactError(
-                    f"{file.path}: {side} of signature {name!r} are {found}, expected {expected}: export again"
-                )
-        _check_dtypes(file, signature)
+@dataclass(frozen=True)
+class Sizes:
+    """What decides the shapes of a model's tensors."""
+
+    image_size: int
+    masks: int
+    """Length of the decoder's mask axis."""
+
+    @property
+    def grid(self) -> int:
+        """Side of the embedding."""
+        return self.image_size // 16
+
+    @property
+    def low_res(self) -> int:
+        """Side of the decoder's masks."""
+        return 4 * self.grid
+
+
+def decode_name(prompts: int, points: int) -> str:
+    """Name of a decoder's signature with fixed axes."""
+    return f"decode_{prompts}x{points}"
+
+
+def encoder_signature(layout: str, sizes: Sizes, kind: str = "normalized", dtype: str = "float32") -> Signature:
+    """The encoder's tensors; `kind` is the file's `input`."""
+    channels = 3 if kind == "normalized" else 4
+    return Signature(
+        {"image": TensorSpec(_image(layout, channels, sizes.image_size), dtype)},
+        {"image_embeddings": TensorSpec(_image(layout, EMBED_DIM, sizes.grid))},
+    )
+
+
+def decoder_signature(layout: str, sizes: Sizes, prompts: int | str, points: int | str) -> Signature:
+    """The decoder's tensors for P prompts of N points.
+
+    Where P is free the decoder takes a threshold of predicted IoU as well, and draws the masks of the K prompts that
+    exceed it.
+    """
+    free = isinstance(prompts, str)
+    inputs = {
+        "image_embeddings": TensorSpec(_image(layout, EMBED_DIM, sizes.grid)),
+        "point_coords": TensorSpec((prompts, points, 2)),
+        "point_labels": TensorSpec((prompts, points)),
+        "mask_input": TensorSpec(_image(layout, 1, sizes.low_res)),
+        "has_mask_input": TensorSpec((1,)),
+    }
+    if free:
+        inputs["iou_threshold"] = TensorSpec((1,))
+    side = sizes.low_res
+    return Signature(
+        inputs,
+        {
+            "low_res_masks": TensorSpec(("kept" if free else prompts, sizes.masks, side, side)),
+            "iou_predictions": TensorSpec((prompts, sizes.masks)),
+        },
+    )
+
+
+def stage_signatures(layout: str, sizes: Sizes) -> dict[str, Signature]:
+    """The decoder in two calls: predicted IoU first, and the upscaling for masks that are wanted."""
+    whole = decoder_signature(layout, sizes, 1, STAGE_POINTS)
+    prompt = {name: whole.inputs[name] for name in ("image_embeddings", "point_coords", "point_labels")}
+    between = {
+        "cells": TensorSpec((1, sizes.grid**2, EMBED_DIM)),
+        "mask_weights": TensorSpec((1, sizes.masks, WEIGHT_DIM)),
+    }
+    return {
+        ATTEND: Signature(prompt, {**between, "iou_predictions": whole.outputs["iou_predictions"]}),
+        UPSCALE: Signature(between, {"low_res_masks": whole.outputs["low_res_masks"]}),
+    }
+
+
+def signatures(
+    part: str, form: FileFormat, sizes: Sizes, kind: str = "normalized", dtype: str = "float32"
+) -> dict[str, Signature]:
+    """All signatures of an encoder or decoder file of a format, by name."""
+    if part == "encoder":
+        return {form.encode: encoder_signature(form.layout, sizes, kind, dtype)}
+    if not form.batches:
+        return {FREE: decoder_signature(form.layout, sizes, "prompts", "points")}
+    whole = {decode_name(p, n): decoder_signature(form.layout, sizes, p, n) for p, n in form.batches}
+    return {**whole, **stage_signatures(form.layout, sizes)}
 
 
 def fixed_batches(file: ModelFile) -> list[tuple[int, int, str]]:
@@ -37,57 +121,47 @@ def fixed_batches(file: ModelFile) -> list[tuple[int, int, str]]:
     return sorted((int(match[1]), int(match[2]), name) for match, name in matches if match)
 
 
-def _encoder(manifest: Manifest, file: ModelFile) -> tuple[dict[str, Shape], dict[str, Shape]]:
-    size, grid = manifest.image_size, manifest.grid
-    channels = 3 if file.input == "normalized" else 4
-    return {"image": _image(file, channels, size)}, {"image_embeddings": _image(file, 256, grid)}
+def check_contract(manifest: Manifest, file: ModelFile) -> None:
+    """ArtifactError if the manifest gives a file other tensors than the runtime will use."""
+    if file.part == "encoder" and len(file.signatures) != 1:
+        raise ArtifactError(f"{file.path}: {len(file.signatures)} signatures, expected one; export the model again")
+    if file.part == "decoder" and FREE not in file.signatures and not set(STAGES) <= set(file.signatures):
+        raise ArtifactError(f"{file.path}: lacks {' or '.join(STAGES)}; export the model again")
+    for name, signature in file.signatures.items():
+        expected = _expected(manifest, file, name)
+        for side in ("inputs", "outputs"):
+            wanted, found = getattr(expected, side), getattr(signature, side)
+            if _sizes(wanted) != _sizes(found):
+                have, want = ({tensor: spec.shape for tensor, spec in one.items()} for one in (found, wanted))
+                raise ArtifactError(
+                    f"{file.path}: {side} of signature {name!r} are {have}, expected {want}: export again"
+                )
+        _check_dtypes(file, signature)
 
 
-def _decoder(manifest: Manifest, file: ModelFile, name: str) -> tuple[dict[str, Shape], dict[str, Shape]]:
-    masks = len(manifest.mask_tokens)
+def _expected(manifest: Manifest, file: ModelFile, name: str) -> Signature:
+    sizes = Sizes(manifest.image_size, len(manifest.mask_tokens))
+    if file.part == "encoder":
+        return encoder_signature(file.layout, sizes, file.input or "normalized")
     if name in STAGES:
-        return _stage(manifest, file, name)
-    prompts: int | str = "P"
-    points: int | str = "N"
-    if name != _FREE:
-        match = _FIXED.fullmatch(name)
-        if not match:
-            raise ArtifactError(f"{file.path}: signature {name!r}, expected decode_<P>x<N>; export the model again")
-        prompts, points = int(match[1]), int(match[2])
-    side = 4 * manifest.grid
-    inputs: dict[str, Shape] = {
-        "image_embeddings": _image(file, 256, manifest.grid),
-        "point_coords": (prompts, points, 2),
-        "point_labels": (prompts, points),
-        "mask_input": _image(file, 1, side),
-        "has_mask_input": (1,),
-    }
-    kept = prompts
-    if name == _FREE:
-        inputs["iou_threshold"], kept = (1,), "K"
-    return inputs, {"low_res_masks": (kept, masks, side, side), "iou_predictions": (prompts, masks)}
+        return stage_signatures(file.layout, sizes)[name]
+    if name == FREE:
+        return decoder_signature(file.layout, sizes, "prompts", "points")
+    match = _FIXED.fullmatch(name)
+    if not match:
+        raise ArtifactError(f"{file.path}: signature {name!r}, expected decode_<P>x<N>; export the model again")
+    return decoder_signature(file.layout, sizes, int(match[1]), int(match[2]))
 
 
-def _stage(manifest: Manifest, file: ModelFile, name: str) -> tuple[dict[str, Shape], dict[str, Shape]]:
-    masks, side = len(manifest.mask_tokens), 4 * manifest.grid
-    between: dict[str, Shape] = {"cells": (1, manifest.grid**2, 256), "mask_weights": (1, masks, 32)}
-    if name == UPSCALE:
-        return between, {"low_res_masks": (1, masks, side, side)}
-    inputs: dict[str, Shape] = {
-        "image_embeddings": _image(file, 256, manifest.grid),
-        "point_coords": (1, 2, 2),
-        "point_labels": (1, 2),
-    }
-    return inputs, {**between, "iou_predictions": (1, masks)}
+def _image(layout: str, channels: int, side: int) -> Shape:
+    return (1, channels, side, side) if layout == "NCHW" else (1, side, side, channels)
 
 
-def _image(file: ModelFile, channels: int, side: int) -> Shape:
-    return (1, channels, side, side) if file.layout == "NCHW" else (1, side, side, channels)
-
-
-def _sizes(tensors: dict[str, Shape]) -> dict[str, tuple[int | None, ...]]:
+def _sizes(tensors: dict[str, TensorSpec]) -> dict[str, tuple[int | None, ...]]:
     """The shapes with free dimensions as None, whatever they are called."""
-    return {name: tuple(None if isinstance(axis, str) else axis for axis in shape) for name, shape in tensors.items()}
+    return {
+        name: tuple(None if isinstance(axis, str) else axis for axis in spec.shape) for name, spec in tensors.items()
+    }
 
 
 def _check_dtypes(file: ModelFile, signature: Signature) -> None:

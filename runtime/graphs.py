@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from tinysam.runtime import engines
 from tinysam.runtime.contract import ATTEND, UPSCALE, check_contract, fixed_batches
+from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.errors import ArtifactError, PromptError
-from tinysam.runtime.manifest import ENGINES, PARTS, PRECISIONS, Manifest, read_manifest, verify_file
+from tinysam.runtime.manifest import PARTS, PRECISIONS, Manifest, read_manifest, verify_file
 from tinysam.runtime.mask_choice import ambiguous_masks, is_ambiguous
 from tinysam.runtime.preprocess import encoder_input
-from tinysam.runtime.prompts import ABSENT
+from tinysam.runtime.prompts import pad_prompts
 
 Floats = NDArray[np.float32]
 
@@ -75,7 +76,7 @@ class Graphs:
             FileNotFoundError: there are no artifacts in `folder`.
             ArtifactError: the manifest is damaged or has no such files.
         """
-        _check_choice("backend", backend, ENGINES)
+        _check_choice("backend", backend, tuple(FORMATS))
         _check_choice("precision", precision, CHOICES)
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}, expected 1 or more")
@@ -232,16 +233,8 @@ def _slice(prompts: Prompts, start: int, stop: int) -> Prompts:
 
 
 def _pad(prompts: Prompts, size: int, slots: int) -> Prompts:
-    """Fills free slots with absent points and free prompts with copies of the last one: neither changes a result."""
-    count, points = prompts.labels.shape
-    repeat = np.minimum(np.arange(size), count - 1)
-    more = ((0, 0), (0, slots - points))
-    mask = prompts.mask_input
-    return Prompts(
-        np.ascontiguousarray(np.pad(prompts.coords, (*more, (0, 0)))[repeat]),
-        np.ascontiguousarray(np.pad(prompts.labels, more, constant_values=ABSENT)[repeat]),
-        mask if mask is None or len(mask) == 1 else mask[repeat],
-    )
+    """Fills up a signature of fixed shape; the mask is one for all prompts."""
+    return Prompts(*pad_prompts(prompts.coords, prompts.labels, size, slots), prompts.mask_input)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.errors import ArtifactError
+from tinysam.runtime.labels import LABELS
 
 SCHEMA = 2
 """The one version of the format that this code reads and writes."""
@@ -25,7 +27,7 @@ STRIDE = 16
 """Pixels of the model's input per cell of the embedding grid."""
 PARTS = ("encoder", "decoder")
 PRECISIONS = ("fp32", "int8")
-ENGINES = ("onnx", "tflite")
+ENGINES = tuple(FORMATS)
 LAYOUTS = ("NCHW", "NHWC")
 INPUTS = ("normalized", "pixels")
 """What an encoder takes: (pixel - mean) / std; or pixels as whole numbers, and a channel that says where they are."""
@@ -134,7 +136,7 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest as json.dump takes it."""
-        listed: dict[str, Any] = json.loads(json.dumps({"schema": self.schema} | asdict(self)))
+        listed: dict[str, Any] = json.loads(json.dumps({"schema": self.schema} | asdict(self) | {"labels": LABELS}))
         return listed
 
     def find(self, part: str, engine: str, precision: str) -> ModelFile:
@@ -377,7 +379,7 @@ def _model_file(data: Any) -> ModelFile:
         part=part,
         input=_one_of(data, "input", INPUTS) if part == "encoder" else None,
         precision=_one_of(data, "precision", PRECISIONS),
-        engine=_one_of(data, "engine", ENGINES),
+        engine=_one_of(data, "engine", tuple(FORMATS)),
         sha256=digest,
         size_bytes=_get(data, "size_bytes", int),
         layout=_one_of(data, "layout", LAYOUTS),

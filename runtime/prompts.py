@@ -1,8 +1,4 @@
-"""Checks prompts and turns them into the decoder's points and labels.
-
-Every sparse prompt is a point with a label: 1 positive, 0 negative, 2 and 3 the corners of a box, -1 the padding point
-that SAM appends to prompts without a box, -2 an absent slot.
-"""
+"""Checks prompts and turns them into the decoder's points and labels, see `tinysam.runtime.labels`."""
 
 import math
 from collections.abc import Sequence
@@ -13,8 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tinysam.runtime.errors import PromptError
 from tinysam.runtime.geometry import LOW_RES_STRIDE, Frame
-
-NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, PADDING, ABSENT = 0, 1, 2, 3, -1, -2
+from tinysam.runtime.labels import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE
 
 BOX_LOGIT = 8.0
 """Logit inside a filled box, and its negative outside."""
@@ -61,6 +56,22 @@ def assemble(
         model_coords = np.pad(model_coords, ((0, 0), (0, 1), (0, 0)))
         model_labels = np.pad(model_labels, ((0, 0), (0, 1)), constant_values=PADDING)
     return model_coords, model_labels
+
+
+def pad_prompts(
+    coords: NDArray[np.float32], labels: NDArray[np.float32], size: int, slots: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """P prompts of N points -> `size` prompts of `slots` points, for a decoder of fixed shape.
+
+    Free slots become absent points and free prompts copies of the last one: neither changes a result.
+    """
+    count, points = labels.shape
+    rows = np.minimum(np.arange(size), count - 1)
+    more = ((0, 0), (0, slots - points))
+    return (
+        np.ascontiguousarray(np.pad(coords, (*more, (0, 0)))[rows]),
+        np.ascontiguousarray(np.pad(labels, more, constant_values=ABSENT)[rows]),
+    )
 
 
 def filled_boxes(coords: NDArray[np.float32], labels: NDArray[np.float32], side: int) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.graphs import Prompts
-from tinysam.runtime.prompts import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING
+from tinysam.runtime.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING
 from tinysam.runtime.resize import ResizeLongestSide
 from tinysam.runtime.results import MaskRecord
 from tinysam.runtime.segmenter import Segmenter

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from tinysam.runtime import engines
+from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.image import load_image
 from tinysam.runtime.locate import find_artifacts
@@ -50,8 +51,8 @@ def find_cases(
     folder = find_artifacts(model)
     have = {(file.engine, file.precision) for file in read_manifest(folder).files}
     for backend in backends or ():
-        if backend in ENGINES and not engines.installed(backend):
-            raise engines.missing(backend)
+        if backend in FORMATS:
+            FORMATS[backend].check_installed()
     cases = [
         Case(str(folder), backend, precision, count)
         for backend in (backends or [engine for engine in ENGINES if engines.installed(engine)])

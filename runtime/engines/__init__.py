@@ -1,45 +1,44 @@
-"""One small class per inference engine, imported only when chosen."""
+"""Inference engines: one small class each, imported only when chosen.
+
+`tinysam.runtime.engines.formats` says which formats there are; this module loads a file with the engine of its format.
+"""
 
 import os
+from collections.abc import Mapping
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from numpy.typing import NDArray
+from tinysam.runtime.engines.formats import FORMATS
+from tinysam.runtime.errors import ArtifactError
 
-from tinysam.runtime.errors import ArtifactError, EngineMissingError
-from tinysam.runtime.manifest import ModelFile, Signature
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-PACKAGES = {
-    "onnx": ("onnxruntime", "tinysam.runtime.engines.onnx"),
-    "tflite": ("ai_edge_litert", "tinysam.runtime.engines.tflite"),
-}
-"""Engine name -> (package that has to be installed, module of ours that drives it)."""
+    from tinysam.runtime.manifest import ModelFile, Signature, TensorSpec
 
-Arrays = dict[str, NDArray[Any]]
+    Arrays = dict[str, NDArray[Any]]
 
 
 class Engine(Protocol):
     """A loaded model file. `run` may be called from several threads at once."""
 
-    def __init__(self, path: Path, file: ModelFile, threads: int) -> None: ...
+    def __init__(self, path: Path, file: "ModelFile", threads: int) -> None: ...
 
-    def run(self, signature: str, inputs: Arrays) -> Arrays:
+    def run(self, signature: str, inputs: "Arrays") -> "Arrays":
         """Runs one signature: named inputs to named float32 outputs, in the file's own layout."""
         ...
 
 
 def installed(engine: str) -> bool:
-    """Whether the package of that engine can be found; imports nothing."""
-    return find_spec(PACKAGES[engine][0]) is not None
+    """Whether a package for that engine can be found; imports nothing."""
+    return FORMATS[engine].package is not None
 
 
-def missing(engine: str, reason: str = "not found") -> EngineMissingError:
-    """What to raise when an engine's package does not import; names the extra that brings it."""
-    return EngineMissingError(
-        f"backend {engine} needs the package {PACKAGES[engine][0]} ({reason}): pip install tinysam-edge[{engine}]"
-    )
+def default_engine(offered: Mapping[str, Any]) -> str:
+    """The first engine that is installed of those that a model has files for; the first offered one if none is."""
+    known = [name for name in FORMATS if name in offered] or list(FORMATS)
+    return next(filter(installed, known), known[0])
 
 
 def usable_cores() -> int:
@@ -49,22 +48,25 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def load(path: Path, file: ModelFile, threads: int) -> Engine:
+def load(path: Path, file: "ModelFile", threads: int) -> Engine:
     """Loads a model file with the engine that the manifest names for it.
 
     Raises:
-        EngineMissingError: the engine's package is not installed.
+        EngineMissingError: the engine's package is not installed, or too old.
         ArtifactError: the engine cannot read the file, or its tensors are not those of the manifest.
     """
-    module = PACKAGES[file.engine][1]
+    form = FORMATS[file.engine]
+    form.check_installed()
     try:
-        engine: type[Engine] = import_module(module).ENGINE
+        engine: type[Engine] = import_module(form.driver).ENGINE
     except ImportError as error:
-        raise missing(file.engine, str(error)) from error
+        raise form.missing(str(error)) from error
     return engine(path, file, threads)
 
 
-def check_tensors(path: Path, side: str, expected: dict[str, Any], found: dict[str, tuple[int | str, ...]]) -> None:
+def check_tensors(
+    path: Path, side: str, expected: Mapping[str, "TensorSpec"], found: Mapping[str, tuple[int | str, ...]]
+) -> None:
     """ArtifactError for the first difference between a graph's names and fixed axes and the manifest's."""
     if set(expected) != set(found):
         raise ArtifactError(
@@ -93,7 +95,7 @@ def failed(path: Path, engine: str, error: Exception) -> ArtifactError:
     return ArtifactError(f"{path}: {engine} failed ({reason}); is there enough memory? Else update {engine}")
 
 
-def check_signature(path: Path, file: ModelFile, name: str) -> Signature:
+def check_signature(path: Path, file: "ModelFile", name: str) -> "Signature":
     """The manifest's signature of that name."""
     if name not in file.signatures:
         raise ArtifactError(f"{path}: no signature {name!r} in the manifest, it has {sorted(file.signatures)}")

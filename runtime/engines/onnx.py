@@ -1,16 +1,52 @@
 """ONNX Runtime on the CPU."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import onnxruntime as ort
 
-from tinysam.runtime.engines import Arrays, check_signature, check_tensors, failed, unreadable
+from tinysam.runtime.engines import check_signature, check_tensors, failed, unreadable
 from tinysam.runtime.engines.known_bugs import check_onnxruntime
 from tinysam.runtime.errors import ArtifactError
 from tinysam.runtime.manifest import ModelFile
 
+if TYPE_CHECKING:
+    from tinysam.runtime.engines import Arrays
+
 _NO_LOG = 4
 """Fatal errors only: whatever goes wrong is raised as well, and the command prints it in one line."""
+
+# Threads that spin between the operations of a run save a quarter of the encoder's time on two idle cores. On a busy
+# machine they double it, and segment-everything runs the decoder hundreds of times.
+_SPINNING = {
+    "encoder": {"session.force_spinning_stop": "1"},
+    "decoder": {"session.intra_op.allow_spinning": "0"},
+}
+
+
+def open_session(
+    model: Path | bytes, threads: int, entries: Mapping[str, str] = MappingProxyType({}), plan_memory: bool = True
+) -> ort.InferenceSession:
+    """A quiet session on the CPU.
+
+    Args:
+        model: file, or a serialized model.
+        threads: for the operations of one run.
+        entries: further entries of the session's configuration.
+        plan_memory: plans of memory made ahead are faster and hold more at once than the arena does by itself.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _NO_LOG
+    options.enable_mem_pattern = plan_memory
+    for name, value in entries.items():
+        options.add_session_config_entry(name, value)
+    return ort.InferenceSession(
+        str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
+    )
 
 
 class OnnxEngine:
@@ -20,20 +56,9 @@ class OnnxEngine:
         self._path = path
         if reason := check_onnxruntime(ort.__version__, file.precision):
             raise ArtifactError(f"{path}: {reason}")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _NO_LOG
-        # Memory plans made ahead hold more at once than the arena does by itself: 331 against 239 MB at 1024.
-        options.enable_mem_pattern = False
-        if file.part == "encoder":
-            # Threads that spin between the operations of a run save a quarter of its time on two idle cores.
-            options.add_session_config_entry("session.force_spinning_stop", "1")
-        else:
-            # On a busy machine they double it, and segment-everything runs the decoder hundreds of times.
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            # At 1024 a plan of memory would hold 331 MB, not 239.
+            self._session = open_session(path, threads, _SPINNING.get(file.part, {}), plan_memory=False)
         except Exception as error:  # ONNX Runtime's errors share no base class below Exception
             raise unreadable(path, "onnxruntime", error) from error
         signature = check_signature(path, file, "")
@@ -46,7 +71,7 @@ class OnnxEngine:
             # after each run costs an eighth of its time; doing without the arena would cost a third and hold more.
             self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
-    def run(self, signature: str, inputs: Arrays) -> Arrays:
+    def run(self, signature: str, inputs: "Arrays") -> "Arrays":
         """See `Engine.run`; the only signature is the unnamed one."""
         try:
             return dict(zip(self._outputs, self._session.run(self._outputs, inputs, self._run_options), strict=True))

@@ -1,14 +1,20 @@
-"""LiteRT (TensorFlow Lite) on the CPU, with XNNPACK."""
+"""LiteRT (TensorFlow Lite) on the CPU, with XNNPACK; where it has no wheels (32-bit ARM), its predecessor."""
 
 import threading
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ai_edge_litert.interpreter import Interpreter
-
-from tinysam.runtime.engines import Arrays, check_signature, check_tensors, failed, unreadable
+from tinysam.runtime.engines import check_signature, check_tensors, failed, unreadable
+from tinysam.runtime.engines.formats import TFLITE
 from tinysam.runtime.errors import ArtifactError
 from tinysam.runtime.manifest import ModelFile
+
+if TYPE_CHECKING:
+    from tinysam.runtime.engines import Arrays
+
+_PACKAGE = TFLITE.check_installed()
+Interpreter = import_module(f"{_PACKAGE.module}.interpreter").Interpreter
 
 
 class TfliteEngine:
@@ -19,19 +25,19 @@ class TfliteEngine:
             self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
             self._known = self._interpreter.get_signature_list()
         except Exception as error:  # the interpreter raises ValueError, RuntimeError and others for damaged files
-            raise unreadable(path, "ai-edge-litert", error) from error
+            raise unreadable(path, _PACKAGE.distribution, error) from error
         self._path, self._file = path, file
         self._runners: dict[str, Any] = {}
         self._lock = threading.Lock()
 
-    def run(self, signature: str, inputs: Arrays) -> Arrays:
+    def run(self, signature: str, inputs: "Arrays") -> "Arrays":
         """See `Engine.run`."""
         with self._lock:
             runner = self._runner(signature)
             try:
                 outputs: Arrays = runner(**inputs)
             except Exception as error:  # see above
-                raise failed(self._path, "ai-edge-litert", error) from error
+                raise failed(self._path, _PACKAGE.distribution, error) from error
         return outputs
 
     def _runner(self, name: str) -> Any:
@@ -43,7 +49,7 @@ class TfliteEngine:
             try:
                 runner = self._interpreter.get_signature_runner(name)
             except Exception as error:  # see above
-                raise unreadable(self._path, "ai-edge-litert", error) from error
+                raise unreadable(self._path, _PACKAGE.distribution, error) from error
             check_tensors(self._path, "input", expected.inputs, _shapes(runner.get_input_details()))
             check_tensors(self._path, "output", expected.outputs, _shapes(runner.get_output_details()))
             self._runners[name] = runner

@@ -9,7 +9,8 @@ from tinysam.distillation.rounds import Prompt, chosen_logits, first, round_coun
 from tinysam.distillation.samples import Batch
 from tinysam.models import build, get_variant
 from tinysam.models.mask_decoder import Decoded
-from tinysam.models.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, filled_boxes
+from tinysam.models.prompt_encoder import filled_boxes
+from tinysam.runtime.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 from tinysam.runtime.prompts import filled_boxes as runtime_filled_boxes
 
 

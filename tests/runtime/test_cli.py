@@ -186,7 +186,7 @@ def test_damaged_artifacts_and_unwritable_output(
 
 
 def test_missing_engine(photo: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinysam.runtime.engines.find_spec", lambda name: None)
+    monkeypatch.setattr("tinysam.runtime.engines.formats.find_spec", lambda name: None)
     ran = Ran((str(photo), "--point", "5,5"), capfd)
     assert "pip install tinysam-edge[onnx]" in ran.error
     assert ran.code == cli.EXIT_ENGINE

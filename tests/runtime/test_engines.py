@@ -3,17 +3,23 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from importlib import import_module
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.runtime import disc_model
-from tinysam.export.tensors import decoder_signatures
+from tinysam.export import contract_page
 from tinysam.runtime import ArtifactError, EngineMissingError, Segmenter
-from tinysam.runtime.manifest import FILE_NAME, sealed, sha256_file
+from tinysam.runtime.contract import Sizes, check_contract, signatures
+from tinysam.runtime.engines import formats
+from tinysam.runtime.engines.formats import FORMATS, TFLITE, FileFormat
+from tinysam.runtime.manifest import FILE_NAME, Manifest, ModelFile, sealed, sha256_file
 
 IMAGE = np.full((32, 64, 3), 118, np.uint8)
 
@@ -48,7 +54,7 @@ def test_missing_engine_names_its_extra(
             file["engine"] = engine
             if engine == "tflite" and file["part"] == "decoder":
                 file["layout"] = "NHWC"
-                found = decoder_signatures("tflite", disc_model.SIZE, masks=3)
+                found = signatures("decoder", TFLITE, Sizes(disc_model.SIZE, masks=3))
                 file["signatures"] = {name: asdict(signature) for name, signature in found.items()}
 
     edit(folder, rename)
@@ -120,3 +126,84 @@ def test_manifest_that_contradicts_the_contract_is_refused(
     edit(folder, change)
     with pytest.raises(ArtifactError, match="export"):
         Segmenter(folder, precision="fp32")
+
+
+def test_an_engine_that_is_too_old_is_refused_before_it_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnxruntime 1.18.1 ends the process when numpy 2 is installed."""
+    monkeypatch.setattr(formats, "version", lambda distribution: "1.18.1")
+    monkeypatch.delitem(sys.modules, "tinysam.runtime.engines.onnx", raising=False)
+    segmenter = Segmenter(disc_model.build(tmp_path), "onnx", "fp32")
+    with pytest.raises(EngineMissingError, match=r"onnxruntime 1\.18\.1 is too old .*pip install 'onnxruntime>=1\.23'"):
+        segmenter.set_image(IMAGE)
+    assert "tinysam.runtime.engines.onnx" not in sys.modules
+    monkeypatch.setattr(formats, "version", lambda distribution: "1.100.0")
+    segmenter.set_image(IMAGE)
+
+
+def test_tflite_files_run_on_the_predecessor_of_litert_where_that_is_all_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert TFLITE.package == TFLITE.packages[0]
+    older = ModuleType("tflite_runtime")
+    older.__spec__ = ModuleSpec("tflite_runtime", None)
+    inner = ModuleType("tflite_runtime.interpreter")
+    inner.Interpreter = object()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tflite_runtime", older)
+    monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", inner)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    monkeypatch.delitem(sys.modules, "tinysam.runtime.engines.tflite", raising=False)
+    assert import_module("tinysam.runtime.engines.tflite").Interpreter is inner.Interpreter
+    monkeypatch.delitem(sys.modules, "tinysam.runtime.engines.tflite")
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("kind", ["normalized", "pixels"])
+def test_what_the_exporter_writes_is_what_the_runtime_accepts(form: FileFormat, kind: str) -> None:
+    sizes = Sizes(disc_model.SIZE, 3)
+    manifest = Manifest("m", disc_model.SIZE, disc_model.GRID, (0, 0, 0), (1, 1, 1), (1, 2, 3), ())
+    for part in ("encoder", "decoder"):
+        made = signatures(part, form, sizes, kind)
+        file = ModelFile(
+            "f", part, "fp32", form.name, "", 0, form.layout, made, input=kind if part == "encoder" else None
+        )
+        check_contract(manifest, file)
+        with pytest.raises(ArtifactError, match="export again"):
+            check_contract(replace(manifest, mask_tokens=(1, 2), image_size=128, grid=8), file)
+
+
+def test_the_page_lists_the_tensors_of_the_contract() -> None:
+    text = contract_page.PAGE.read_text(encoding="utf-8")
+    assert contract_page.page(text) == text, "run `python -m tinysam.export.contract_page`"
+    assert all(name in contract_page.tables() for name in ("iou_threshold", "attend_1x2", "upscale_1", "decode_1x24"))
+
+
+class MeanEngine:
+    """An engine of a made-up format: the embedding is the image's mean, the masks are the embedding's."""
+
+    def __init__(self, path: Path, file: ModelFile, threads: int) -> None:
+        self.file = file
+
+    def run(self, signature: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        value = next(iter(inputs.values())).mean()
+        count = len(inputs.get("point_coords", [0]))
+        return {
+            name: np.full([count if isinstance(n, str) else n for n in spec.shape], value, np.float32)
+            for name, spec in self.file.signatures[signature].outputs.items()
+        }
+
+
+def test_an_engine_is_added_by_a_format_and_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mean = FileFormat("mean", "Mean", (formats.Package("numpy", "numpy", (1, 0)),), "mean_driver", "NCHW", "")
+    monkeypatch.setitem(FORMATS, "mean", mean)
+    driver = ModuleType("mean_driver")
+    driver.ENGINE = MeanEngine  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mean_driver", driver)
+    folder = disc_model.build(tmp_path)
+    edit(folder, lambda data: [file.__setitem__("engine", "mean") for file in data["files"]])
+    segmenter = Segmenter(folder, "mean", "fp32")
+    segmenter.set_image(IMAGE)
+    found = segmenter.predict(box=[0, 0, 9, 9])
+    assert found.masks.shape == (3, 32, 64)
+    np.testing.assert_allclose(found.low_res_masks, segmenter.get_image_embedding().mean(), rtol=1e-5)

@@ -1,0 +1,73 @@
+"""Writes the tables of docs/artifacts.md from the runtime's contract: `python -m tinysam.export.contract_page`.
+
+What is between the two marks of the page is replaced; a test compares it.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from tinysam.runtime.contract import Sizes, signatures
+from tinysam.runtime.engines.formats import FORMATS, FileFormat
+from tinysam.runtime.labels import LABELS
+from tinysam.runtime.manifest import STRIDE, Signature, TensorSpec
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "artifacts.md"
+BEGIN, END = "<!-- written by tinysam.export.contract_page -->\n", "<!-- end -->\n"
+EXAMPLE = Sizes(448, 4)
+"""The sizes of `nano`."""
+
+MEANINGS = {
+    "image": "RGB, resized, as the file's `input` says, then zeros right and below up to the square",
+    "image_embeddings": "the photograph as the decoder takes it",
+    "point_coords": "x and y in pixels of the model's input",
+    "point_labels": "see below",
+    "mask_input": "logits of an earlier low-res mask, for all prompts of the call",
+    "has_mask_input": "1 where `mask_input` counts, 0 where it is ignored",
+    "iou_threshold": "masks are drawn for prompts with a mask of higher predicted IoU only; -infinity draws all",
+    "low_res_masks": "mask logits; above 0 is foreground",
+    "iou_predictions": "predicted IoU of each mask",
+    "cells": "the embedding as this prompt sees it",
+    "mask_weights": "what each mask looks for in the upscaled cells",
+}
+
+
+def tables() -> str:
+    """The generated part of the page."""
+    parts = [f"Shapes are those of `nano`: image size {EXAMPLE.image_size}, grid {EXAMPLE.grid}, 4 masks.\n"]
+    for form in FORMATS.values():
+        parts.append(f"### {form.title}: `{form.suffix}` files\n")
+        parts.append(_format_table(form))
+    names = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in LABELS.items())
+    parts.append(f"`point_labels`: {names}.\n")
+    return "\n".join(parts)
+
+
+def _format_table(form: FileFormat) -> str:
+    packages = " or ".join(f"`{package.requirement}`" for package in form.packages)
+    lines = [f"Layout {form.layout}; runs with {packages}.", "", "| signature | tensor | shape | meaning |"]
+    lines.append("| --- | --- | --- | --- |")
+    for part in ("encoder", "decoder"):
+        for name, signature in signatures(part, form, EXAMPLE).items():
+            lines += _rows(part, name, signature)
+    return "\n".join(lines) + "\n"
+
+
+def _rows(part: str, name: str, signature: Signature) -> Iterable[str]:
+    label = f"{part} `{name}`" if name else part
+    sides: tuple[tuple[str, Mapping[str, TensorSpec]], ...] = (("in", signature.inputs), ("out", signature.outputs))
+    for side, tensors in sides:
+        for tensor, spec in tensors.items():
+            shape = ", ".join(map(str, spec.shape))
+            yield f"| {label} | {side}: `{tensor}` | ({shape}) | {MEANINGS[tensor]} |"
+
+
+def page(text: str) -> str:
+    """The page with its generated part replaced."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{tables()}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    assert EXAMPLE.grid == EXAMPLE.image_size // STRIDE
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,122 @@
+"""One object per file format: what its files look like and which engine runs them.
+
+All that the runtime, the exporter and the docs know of a format starts here; docs/add-an-engine.md adds one. Only the
+standard library is imported: the engine itself is imported by `tinysam.runtime.engines.load`.
+"""
+
+import re
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from tinysam.runtime.errors import EngineMissingError
+
+
+@dataclass(frozen=True)
+class Package:
+    """A Python package that brings an engine."""
+
+    module: str
+    """What is imported."""
+    distribution: str
+    """What pip installs."""
+    least: tuple[int, int]
+    """First version that is known to run our files; older ones are refused before they are imported."""
+
+    @property
+    def requirement(self) -> str:
+        """For pip."""
+        return f"{self.distribution}>={'.'.join(map(str, self.least))}"
+
+    def installed_version(self) -> str | None:
+        """Version of the installed distribution; None if there is none of that name."""
+        try:
+            return version(self.distribution)
+        except PackageNotFoundError:
+            return None
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """One kind of model file and the engine that runs it."""
+
+    name: str
+    """In file names, in the manifest and on the command line."""
+    title: str
+    """The engine's name for people."""
+    packages: tuple[Package, ...]
+    """Packages that bring the engine; the first one that is installed is used."""
+    driver: str
+    """Module with the class `ENGINE`, see `tinysam.runtime.engines.Engine`."""
+    layout: str
+    """Of image, embedding and mask input: `NCHW` or `NHWC`."""
+    encode: str
+    """Name of the encoder's signature."""
+    batches: tuple[tuple[int, int], ...] = ()
+    """(prompts, points) of the decoder's signatures; empty: one unnamed signature with free axes."""
+    announces: bool = False
+    """Whether the engine prints to standard error when it runs for the first time in a process."""
+
+    @property
+    def suffix(self) -> str:
+        """Of file names."""
+        return f".{self.name}"
+
+    @property
+    def package(self) -> Package | None:
+        """The installed package that brings the engine, None if there is none; imports nothing."""
+        return next((package for package in self.packages if find_spec(package.module)), None)
+
+    def missing(self, reason: str = "not found") -> EngineMissingError:
+        """What to raise when the engine does not import; names the extra that brings it."""
+        return EngineMissingError(
+            f"backend {self.name} needs the package {self.packages[0].module} ({reason}): "
+            f"pip install tinysam-edge[{self.name}]"
+        )
+
+    def check_installed(self) -> Package:
+        """The package that brings the engine.
+
+        Raises:
+            EngineMissingError: it is not installed, or too old: such versions may end the process.
+        """
+        package = self.package
+        if package is None:
+            raise self.missing()
+        found = package.installed_version()
+        if found is not None and _numbers(found) < package.least:
+            raise EngineMissingError(
+                f"{package.distribution} {found} is too old for these models: pip install '{package.requirement}'"
+            )
+        return package
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
+
+
+ONNX = FileFormat(
+    name="onnx",
+    title="ONNX Runtime",
+    packages=(Package("onnxruntime", "onnxruntime", (1, 23)),),
+    driver="tinysam.runtime.engines.onnx",
+    layout="NCHW",
+    encode="",
+)
+TFLITE = FileFormat(
+    name="tflite",
+    title="LiteRT",
+    # tflite-runtime is what 32-bit ARM has wheels of.
+    packages=(
+        Package("ai_edge_litert", "ai-edge-litert", (2, 1)),
+        Package("tflite_runtime", "tflite-runtime", (2, 14)),
+    ),
+    driver="tinysam.runtime.engines.tflite",
+    layout="NHWC",
+    encode="encode",
+    # A click or a box; several clicks; 22 clicks and a box. 16 prompts at once were no faster for each of them.
+    batches=((1, 2), (1, 8), (1, 24)),
+    announces=True,
+)
+FORMATS = {form.name: form for form in (ONNX, TFLITE)}
+"""By name, the default first."""
