@@ -25,7 +25,7 @@ from tinysam.evaluation.backends import ModelChoice
 from tinysam.evaluation.prompted import Answers, decode, iou
 from tinysam.evaluation.tasks import spread
 from tinysam.runtime.engines import usable_cores
-from tinysam.runtime.graphs import Prompts
+from tinysam.runtime.prompts import Prompts
 from tinysam.runtime.run_command import run_command
 from tinysam.runtime.segmenter import Segmenter
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from tinysam.datasets.clicks import centre, next_click
 from tinysam.datasets.coco import Mask
-from tinysam.runtime.graphs import Prompts
 from tinysam.runtime.mask_choice import ambiguous_masks, choose_mask
+from tinysam.runtime.prompts import Prompts
 from tinysam.runtime.segmenter import Segmenter
 from tinysam.runtime.upscale import Upscaler
 

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from tinysam.models import MEAN, STD, Sam, get_variant, load
-from tinysam.runtime.graphs import Decoded, Prompts, passed
+from tinysam.runtime.graphs import Decoded, passed
 from tinysam.runtime.manifest import EverythingThresholds, Manifest
 from tinysam.runtime.preprocess import normalize
+from tinysam.runtime.prompts import Prompts
 from tinysam.runtime.segmenter import Segmenter
 
 Floats = NDArray[np.float32]

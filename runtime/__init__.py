@@ -1,7 +1,7 @@
 """The thin runtime: numpy, Pillow and one inference engine.
 
 >>> from tinysam.runtime import Segmenter
->>> segmenter = Segmenter(backend="onnx", precision="int8")
+>>> segmenter = Segmenter()
 >>> segmenter.set_image(image)
 >>> masks, iou_predictions, low_res_masks = segmenter.predict(box=[40, 60, 300, 280])
 
@@ -16,6 +16,7 @@ _HOME = {
     "read_manifest": "manifest",
     "Prediction": "segmenter",
     "Segmenter": "segmenter",
+    "segment_everything": "everything.generator",
     "ArtifactError": "errors",
     "EngineMissingError": "errors",
     "ImageError": "errors",

@@ -83,6 +83,11 @@ def parser() -> argparse.ArgumentParser:
         help="default: int8 if the model has it; mixed: INT8 encoder, fp32 decoder",
     )
     model.add_argument("--threads", type=positive, metavar="N", help="default: every core this process may use")
+    model.add_argument(
+        "--embeddings",
+        metavar="DIR",
+        help="keep what the encoder made of each picture there: further prompts to a picture are answered without it",
+    )
     _add_everything(top)
     _add_output(top)
     return top

@@ -6,14 +6,13 @@ import sys
 
 from PIL import Image
 
-from tinysam.runtime import cli, engines
+from tinysam.runtime import cli
 from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.errors import ArtifactError, EngineMissingError, ImageError, OutputError, TinySamError
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.interrupts import Interrupts
 from tinysam.runtime.jobs import run_one
 from tinysam.runtime.locate import find_artifacts
-from tinysam.runtime.manifest import PRECISIONS, read_manifest
 from tinysam.runtime.objects import ObjectPrompt, group_prompts
 from tinysam.runtime.progress import Progress
 from tinysam.runtime.segmenter import Segmenter
@@ -52,17 +51,9 @@ def open_segmenter(options: argparse.Namespace) -> Segmenter:
     Raises:
         FileNotFoundError, ArtifactError, EngineMissingError: see `Segmenter`.
     """
-    folder = find_artifacts(options.model)
-    files = read_manifest(folder).files
-    have = {(file.engine, file.precision) for file in files}
-    backend = options.backend
-    if backend is None:
-        backend = engines.default_engine(dict(have))
-    precision = options.precision
-    if precision is None:
-        precision = next((one for one in reversed(PRECISIONS) if (backend, one) in have), PRECISIONS[-1])
-    FORMATS[backend].check_installed()
-    return Segmenter(folder, backend, precision, options.threads)
+    segmenter = Segmenter(find_artifacts(options.model), options.backend, options.precision, options.threads)
+    FORMATS[segmenter.graphs.backend].check_installed()
+    return segmenter
 
 
 def _run_all(

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -15,36 +14,17 @@ from tinysam.runtime import engines
 from tinysam.runtime.contract import ATTEND, UPSCALE, check_contract, fixed_batches
 from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.errors import ArtifactError, PromptError
-from tinysam.runtime.manifest import PARTS, PRECISIONS, Manifest, read_manifest, verify_file
-from tinysam.runtime.mask_choice import ambiguous_masks, is_ambiguous
+from tinysam.runtime.labels import BOX_TOP_LEFT, NEGATIVE, POSITIVE
+from tinysam.runtime.manifest import PARTS, PRECISIONS, read_manifest, verify_file
+from tinysam.runtime.mask_choice import ambiguous_masks
 from tinysam.runtime.preprocess import encoder_input
-from tinysam.runtime.prompts import pad_prompts
+from tinysam.runtime.prompts import Prompts, pad_prompts
 
 Floats = NDArray[np.float32]
 
 MIXED = "mixed"
 """INT8 encoder, fp32 decoder: most of the speed, and masks and predicted IoU as the decoder was trained."""
 CHOICES = (*PRECISIONS, MIXED)
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """P prompts in the model's frame, as the decoder takes them."""
-
-    coords: Floats
-    """(P, N, 2) x and y in pixels of the model's input."""
-    labels: Floats
-    """(P, N), see `tinysam.runtime.prompts`."""
-    mask_input: Floats | None = None
-    """(M, 1, 4 * grid, 4 * grid) logits, M is P or 1; None for no mask."""
-
-    def __len__(self) -> int:
-        return len(self.coords)
-
-    @property
-    def ambiguous(self) -> NDArray[np.bool_]:
-        """(P,) which of them are one click and nothing else."""
-        return is_ambiguous(self.labels, self.mask_input is not None)
 
 
 class Decoded(NamedTuple):
@@ -68,8 +48,10 @@ def file_precision(precision: str, part: str) -> str:
 class Graphs:
     """Encoder and decoder of one model, each loaded when it is first used. May be shared between threads."""
 
-    def __init__(self, folder: Path | str, backend: str, precision: str, threads: int | None = None) -> None:
-        """Reads the manifest; loads nothing yet.
+    def __init__(
+        self, folder: Path | str, backend: str | None = None, precision: str | None = None, threads: int | None = None
+    ) -> None:
+        """Reads the manifest; loads nothing yet. Arguments are those of `Segmenter`.
 
         Raises:
             ValueError: unknown backend or precision, or `threads` below 1.
@@ -80,15 +62,28 @@ class Graphs:
         _check_choice("precision", precision, CHOICES)
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}, expected 1 or more")
-        self.folder, self.backend, self.precision = Path(folder), backend, precision
-        self.manifest: Manifest = read_manifest(folder)
+        self.folder, self.manifest = Path(folder), read_manifest(folder)
+        have = {(file.engine, file.precision) for file in self.manifest.files}
+        self.backend = backend or engines.default_engine(dict(have))
+        preferred = (one for one in reversed(PRECISIONS) if (self.backend, one) in have)
+        self.precision = precision or next(preferred, PRECISIONS[-1])
         self.threads = threads or engines.usable_cores()
-        self._files = {part: self.manifest.find(part, backend, file_precision(precision, part)) for part in PARTS}
+        self._files = {
+            part: self.manifest.find(part, self.backend, file_precision(self.precision, part)) for part in PARTS
+        }
         for file in self._files.values():
             check_contract(self.manifest, file)
         self._batches = fixed_batches(self._files["decoder"])
         self._lock = threading.Lock()
         self._loaded: dict[str, engines.Engine] = {}
+
+    def __reduce__(self) -> tuple[type["Graphs"], tuple[Path, str, str, int]]:
+        """A copy in another process reads the folder again; no loaded engine travels."""
+        return type(self), (self.folder.resolve(), self.backend, self.precision, self.threads)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Graphs":
+        """Loaded graphs do not change: copies in one process share them."""
+        return self
 
     @property
     def low_res_side(self) -> int:
@@ -107,12 +102,24 @@ class Graphs:
         (name,) = self._files["encoder"].signatures
         return self._engine("encoder").run(name, {"image": image})["image_embeddings"]
 
+    @property
+    def encoder_sha256(self) -> str:
+        """Hash of the encoder's file, which embeddings are kept with."""
+        return self._files["encoder"].sha256
+
     def embedding_nchw(self, embedding: Floats) -> Floats:
         """The embedding that `encode` gave, as (1, 256, grid, grid)."""
         return embedding.transpose(0, 3, 1, 2) if self._files["encoder"].layout == "NHWC" else embedding
 
+    def embedding_from_nchw(self, embedding: Floats) -> Floats:
+        """The way back: (1, 256, grid, grid) -> what `decode` takes."""
+        native = embedding.transpose(0, 2, 3, 1) if self._files["encoder"].layout == "NHWC" else embedding
+        return np.ascontiguousarray(native)
+
     def decode(self, embedding: Floats, prompts: Prompts) -> tuple[Floats, Floats]:
         """Decodes P prompts: low-res mask logits (P, masks, 4 * grid, 4 * grid) and predicted IoU (P, masks)."""
+        if not len(prompts):
+            return self._nothing()
         if prompts.mask_input is not None and len(prompts.mask_input) > 1:
             return _join([self.decode(embedding, _slice(prompts, i, i + 1)) for i in range(len(prompts))])
         if self._batches:
@@ -132,6 +139,11 @@ class Graphs:
             return self._decode_in_two(embedding, prompts, iou_threshold)
         masks, iou = self._decode_free(embedding, prompts, iou_threshold)
         return Decoded(masks, iou, passed(self.manifest.mask_tokens, iou, iou_threshold))
+
+    def _nothing(self) -> tuple[Floats, Floats]:
+        """Masks and predicted IoU of zero prompts."""
+        masks, side = len(self.manifest.mask_tokens), self.low_res_side
+        return np.empty((0, masks, side, side), np.float32), np.empty((0, masks), np.float32)
 
     def load(self, part: str) -> float:
         """Loads `encoder` or `decoder` now rather than at its first use; returns the milliseconds that it took."""
@@ -156,11 +168,7 @@ class Graphs:
         points = prompts.coords.shape[1]
         fitting = [size for size, slots, _ in self._batches if slots >= points]
         if not fitting:
-            most = max(slots for _, slots, _ in self._batches)
-            raise PromptError(
-                f"{points} points in one prompt (box corners count as two), this {self.backend} decoder takes "
-                f"{most}: give fewer points, or use the onnx backend"
-            )
+            raise PromptError(self._too_many(prompts))
         pieces, start = [], 0
         while start < len(prompts):
             left = len(prompts) - start
@@ -168,6 +176,16 @@ class Graphs:
             pieces.append(_slice(prompts, start, min(start + size, len(prompts))))
             start += size
         return pieces
+
+    def _too_many(self, prompts: Prompts) -> str:
+        """What to say of a prompt with more points than the decoder has slots."""
+        slots = max(slots for _, slots, _ in self._batches)
+        clicks = int(np.isin(prompts.labels, (POSITIVE, NEGATIVE)).sum(axis=1).max())
+        given = f"{clicks} points and a box" if (prompts.labels == BOX_TOP_LEFT).any() else f"{clicks} points"
+        return (
+            f"{given} in one prompt: this {self.backend} decoder takes {slots - 1} points, or {slots - 2} and a box; "
+            "give fewer points, or use the onnx backend"
+        )
 
     def _decode_fixed(self, embedding: Floats, prompts: Prompts) -> tuple[Floats, Floats]:
         count, points = prompts.labels.shape
@@ -237,6 +255,6 @@ def _pad(prompts: Prompts, size: int, slots: int) -> Prompts:
     return Prompts(*pad_prompts(prompts.coords, prompts.labels, size, slots), prompts.mask_input)
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
+def _check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
+    if value is not None and value not in choices:
         raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")

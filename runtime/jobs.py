@@ -36,7 +36,8 @@ def run_one(
     with quiet_native(drop_all=True):
         photo = _timed(times, "decode image", lambda: load_image(source.path, options.max_pixels))
     with quiet_native():
-        result = segment(segmenter, photo.image, prompts, settings, Path(source.path).name, not options.raw)
+        embedding = embedding_path(segmenter, source, options)
+        result = segment(segmenter, photo.image, prompts, settings, Path(source.path).name, not options.raw, embedding)
     times |= result.timing_ms
     for note in (*photo.notes, *result.notes):
         print(f"tinysam-run: {source.path}: note: {note}", file=sys.stderr)
@@ -46,6 +47,15 @@ def run_one(
         lambda: write_result(result, photo.for_overlay, Path(options.out), source.stem, options.format),
     )
     return _report(source, result, written, times, options.timing)
+
+
+def embedding_path(segmenter: Segmenter, source: Source, options: argparse.Namespace) -> Path | None:
+    """Where the embedding of a picture is kept, if that was asked for."""
+    if options.embeddings is None:
+        return None
+    graphs = segmenter.graphs
+    model = f"{graphs.manifest.variant}-{graphs.manifest.image_size}.{graphs.backend}.{graphs.precision}"
+    return Path(options.embeddings) / f"{source.stem}.{model}.npz"
 
 
 def _report(source: Source, result: Result, written: list[Path], times: dict[str, float], timing: bool) -> list[str]:

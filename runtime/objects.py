@@ -3,11 +3,12 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from tinysam.runtime.errors import PromptError
+from tinysam.runtime.errors import ArtifactError, ImageError, PromptError
 from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.mask_choice import stability
@@ -59,6 +60,7 @@ def segment(
     settings: EverythingSettings | None = None,
     name: str = "image",
     clean: bool = True,
+    embedding: Path | None = None,
 ) -> Result:
     """Segments the objects that prompts ask for, or everything if there are none.
 
@@ -70,13 +72,14 @@ def segment(
         name: of the photograph, for messages.
         clean: whether small islands and holes of the masks that prompts ask for go, by the manifest's `cleaning`; for
             everything `settings` decides.
+        embedding: file with the photograph's embedding; written if it is not there or another's. For prompts only.
 
     Raises:
         PromptError, ImageError, ArtifactError, EngineMissingError: see `Segmenter`.
     """
     notes: tuple[str, ...] = ()
     if prompts:
-        segmenter.set_image(image)
+        _encode(segmenter, image, embedding)
         timing_ms = segmenter.timing_ms | {"load decoder": segmenter.graphs.load("decoder")}
         masks = [_prompted(segmenter, prompt, timing_ms, clean) for prompt in prompts]
         notes = tuple(f"object {index + 1}: empty mask" for index, mask in enumerate(masks) if not mask.area)
@@ -94,6 +97,20 @@ def segment(
         timing_ms=timing_ms,
         notes=notes,
     )
+
+
+def _encode(segmenter: Segmenter, image: Image.Image, kept: Path | None) -> None:
+    """Sets the image, by its embedding if that was kept."""
+    if kept is not None and kept.is_file():
+        try:
+            segmenter.load_embedding(kept, image)
+        except (ArtifactError, ImageError):  # another's, or damaged: made again
+            pass
+        else:
+            return
+    segmenter.set_image(image)
+    if kept is not None:
+        segmenter.save_embedding(kept)
 
 
 def _prompted(segmenter: Segmenter, prompt: ObjectPrompt, timing_ms: dict[str, float], clean: bool) -> MaskRecord:

@@ -1,5 +1,6 @@
 """`segment_anything.utils.transforms.ResizeLongestSide`, for code that transforms its prompts itself."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,12 @@ class ResizeLongestSide:
     def apply_boxes(self, boxes: ArrayLike, original_size: tuple[int, int]) -> NDArray[np.float32]:
         """(n, 4) x0, y0, x1, y1 likewise."""
         return self.apply_coords(np.asarray(boxes).reshape(-1, 2, 2), original_size).reshape(-1, 4)
+
+    def apply_image_torch(self, image: Any) -> Any:
+        """A float tensor (batch, 3, height, width) to its size in the model: bilinear, antialiased, not rounded."""
+        size = self._frame(tuple(image.shape[-2:])).input_size
+        functional = sys.modules["torch"].nn.functional  # whoever has a tensor has torch
+        return functional.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
 
     def apply_coords_torch(self, coords: Any, original_size: tuple[int, int]) -> Any:
         """`apply_coords` for a tensor."""

@@ -14,15 +14,15 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysam.runtime.contract import EMBED_DIM
 from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.everything.settings import EverythingSettings
-from tinysam.runtime.graphs import Prompts
-from tinysam.runtime.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING
 from tinysam.runtime.resize import ResizeLongestSide
 from tinysam.runtime.results import MaskRecord
 from tinysam.runtime.segmenter import Segmenter
@@ -31,9 +31,52 @@ OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 
 
 class SamModel(Segmenter):
-    """What `sam_model_registry[...]()` returns: a segmenter that shrugs at devices."""
+    """What `sam_model_registry[...]()` returns: a segmenter with the attributes of `segment_anything`'s `Sam`."""
 
     device = "cpu"
+    image_format = "RGB"
+    mask_threshold = 0.0
+
+    @property
+    def image_encoder(self) -> SimpleNamespace:
+        """With `img_size`, the side of the model's input in pixels."""
+        return SimpleNamespace(img_size=self.manifest.image_size)
+
+    @property
+    def prompt_encoder(self) -> SimpleNamespace:
+        """With the sizes that SAM's prompt encoder has."""
+        size, grid = self.manifest.image_size, self.manifest.grid
+        return SimpleNamespace(
+            embed_dim=EMBED_DIM,
+            input_image_size=(size, size),
+            image_embedding_size=(grid, grid),
+            mask_input_size=(4 * grid, 4 * grid),
+        )
+
+    def __call__(self, batched_input: Sequence[dict[str, Any]], multimask_output: bool = True) -> list[dict[str, Any]]:
+        """Images with their prompts, as `Sam.forward`.
+
+        Args:
+            batched_input: for each image `image` (3, h, w), RGB in 0 to 255 in the model's size, and `original_size`
+                (height, width); `point_coords`, `point_labels`, `boxes` and `mask_inputs` as for `predict_torch`.
+            multimask_output: see `Segmenter.predict`.
+
+        Returns:
+            For each image `masks` (P, C, height, width), `iou_predictions` (P, C), `low_res_logits` (P, C, ...).
+        """
+        return [self._answer(SamPredictor(self), given, multimask_output) for given in batched_input]
+
+    @staticmethod
+    def _answer(predictor: "SamPredictor", given: dict[str, Any], multimask_output: bool) -> dict[str, Any]:
+        predictor.set_torch_image(given["image"][None], given["original_size"])
+        masks, iou, low_res = predictor.predict_torch(
+            given.get("point_coords"),
+            given.get("point_labels"),
+            given.get("boxes"),
+            given.get("mask_inputs"),
+            multimask_output,
+        )
+        return {"masks": masks, "iou_predictions": iou, "low_res_logits": low_res}
 
     def to(self, device: Any = None) -> "SamModel":
         """Does nothing: artifacts run on the CPU."""
@@ -63,7 +106,8 @@ class SamPredictor(Segmenter):
 
     def __init__(self, sam_model: Segmenter) -> None:
         """`sam_model` may be shared by many predictors: each has its own image."""
-        self.model, self.graphs = sam_model, sam_model.graphs
+        self.model = sam_model if isinstance(sam_model, SamModel) else _sam_model(sam_model)
+        self.graphs = sam_model.graphs
         self.reset_image()
         self.transform = ResizeLongestSide(self.manifest.image_size)
 
@@ -109,12 +153,11 @@ class SamPredictor(Segmenter):
         Returns:
             Masks (P, C, height, width), predicted IoU (P, C), low-res logits (P, C, 4 * grid, 4 * grid).
         """
-        coords, labels = _model_prompts(point_coords, point_labels, boxes)
-        mask = None if mask_input is None else np.asarray(mask_input, np.float32)
-        low_res, iou = self.decode(Prompts(coords, labels, mask), multimask_output)
+        prompts = self.prompts(point_coords, point_labels, boxes, mask_input, in_model_frame=True)
+        low_res, iou = self.decode(prompts, multimask_output)
         upscaler = self.frame.upscaler
         masks = upscaler.logits(low_res) if return_logits else upscaler.masks(low_res)
-        given = point_coords if point_coords is not None else boxes
+        given = next(values for values in (point_coords, boxes, mask_input) if values is not None)
         return _like(given, masks), _like(given, iou), _like(given, low_res)
 
 
@@ -219,23 +262,12 @@ class SamHierarchicalMaskGenerator(SamAutomaticMaskGenerator):
     hierarchical_generate = SamAutomaticMaskGenerator.generate
 
 
-def _model_prompts(points: Any, labels: Any, boxes: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Points and boxes of the model frame in one array, with the padding point that prompts without a box need."""
-    coords: list[NDArray[np.float32]] = []
-    kinds: list[NDArray[np.float32]] = []
-    if points is not None:
-        coords.append(np.asarray(points, np.float32))
-        kinds.append(np.asarray(labels, np.float32))
-    if boxes is not None:
-        corners = np.asarray(boxes, np.float32).reshape(-1, 2, 2)
-        coords.append(corners)
-        kinds.append(np.tile(np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], np.float32), (len(corners), 1)))
-    elif coords:
-        coords.append(np.zeros((len(coords[0]), 1, 2), np.float32))
-        kinds.append(np.full((len(coords[0]), 1), PADDING, np.float32))
-    else:
-        raise ValueError("no prompt: give point_coords or boxes")
-    return np.concatenate(coords, axis=1), np.concatenate(kinds, axis=1)
+def _sam_model(segmenter: Segmenter) -> SamModel:
+    """The same loaded model with SAM's attributes."""
+    model = SamModel.__new__(SamModel)
+    model.graphs = segmenter.graphs
+    model.reset_image()
+    return model
 
 
 def _like(given: Any, array: NDArray[Any]) -> Any:

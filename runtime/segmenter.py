@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tinysam.runtime import preprocess, prompts
-from tinysam.runtime.errors import ImageError, OrderError, PromptError
+from tinysam.runtime import embeddings, preprocess
+from tinysam.runtime.errors import ImageError, OrderError
 from tinysam.runtime.geometry import Frame
-from tinysam.runtime.graphs import Decoded, Graphs, Prompts
+from tinysam.runtime.graphs import Decoded, Graphs
 from tinysam.runtime.locate import find_artifacts
 from tinysam.runtime.manifest import Manifest
 from tinysam.runtime.mask_choice import ambiguous_masks, choose_mask
 from tinysam.runtime.masks.clean import clean_masks
+from tinysam.runtime.prompts import Prompts, assemble
 
 Floats = NDArray[np.float32]
 
@@ -41,16 +42,16 @@ class Segmenter:
     def __init__(
         self,
         model_dir: Path | str | None = None,
-        backend: str = "onnx",
-        precision: str = "int8",
+        backend: str | None = None,
+        precision: str | None = None,
         threads: int | None = None,
     ) -> None:
         """Reads the model's manifest; the graphs are loaded when first needed.
 
         Args:
             model_dir: artifact folder; None searches for one, see `tinysam.runtime.locate`.
-            backend: `onnx` or `tflite`.
-            precision: `int8`, `fp32`, or `mixed` (INT8 encoder, fp32 decoder).
+            backend: `onnx` or `tflite`; None takes the first that is installed of those that the model has files for.
+            precision: `int8`, `fp32`, or `mixed` (INT8 encoder, fp32 decoder); None takes `int8` if the model has it.
             threads: of the engine; None takes every core this process may use.
 
         Raises:
@@ -64,6 +65,8 @@ class Segmenter:
         """How long the stages of the last `set_image` took."""
         self._frame: Frame | None = None
         self._embedding: Floats | None = None
+        self._pixels: NDArray[Any] | None = None
+        self._image_sha256: str | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -123,6 +126,7 @@ class Segmenter:
             "encoder": 1e3 * (time.perf_counter() - normalized),
         }
         self._frame, self._embedding = frame, embedding
+        self._pixels = pixels
 
     def predict(
         self,
@@ -152,13 +156,13 @@ class Segmenter:
             PromptError: a prompt outside the image, empty, not finite, or of a wrong shape.
         """
         batch = self.predict_batch(
-            None if point_coords is None else np.asarray(point_coords)[None],
-            None if point_labels is None else np.asarray(point_labels)[None],
-            None if box is None else np.asarray(box).reshape(1, -1),
-            None if mask_input is None else np.asarray(mask_input)[None],
-            multimask_output,
-            return_logits,
-            clean,
+            None if point_coords is None else _one(point_coords),
+            None if point_labels is None else _one(point_labels),
+            None if box is None else np.asarray(box).reshape(1, -1) if np.size(box) else [],
+            None if mask_input is None else _one(mask_input),
+            multimask_output=multimask_output,
+            return_logits=return_logits,
+            clean=clean,
         )
         return Prediction(*(part[0] for part in batch))
 
@@ -204,21 +208,19 @@ class Segmenter:
         point_labels: ArrayLike | None = None,
         boxes: ArrayLike | None = None,
         mask_input: ArrayLike | None = None,
+        in_model_frame: bool = False,
     ) -> Prompts:
-        """Checks prompts of the original frame and turns them into the decoder's; arguments as `predict_batch`."""
-        mask = None
-        if mask_input is not None:
-            mask = prompts.check_mask(mask_input, None, self.graphs.low_res_side)
-        if point_coords is None and boxes is None and mask is None:
-            raise PromptError("no prompt: give points, a box or a mask")
-        coords, labels = prompts.assemble(
-            self.frame, point_coords, point_labels, boxes, without_sparse=1 if mask is None else len(mask)
+        """Prompts as the decoder takes them; arguments as `predict_batch`, frames and errors as `prompts.assemble`."""
+        return assemble(
+            self.frame,
+            self.graphs.low_res_side,
+            point_coords,
+            point_labels,
+            boxes,
+            mask_input,
+            self.manifest.box_masks,
+            in_model_frame,
         )
-        if mask is not None:
-            mask = prompts.check_mask(mask, len(coords), self.graphs.low_res_side)
-        elif boxes is not None and self.manifest.box_masks:
-            mask = prompts.filled_boxes(coords, labels, self.graphs.low_res_side)
-        return Prompts(coords, labels, mask)
 
     def decode(self, prompts: Prompts, multimask_output: bool | None = True) -> tuple[Floats, Floats]:
         """Low-res logits (P, C, 4 * grid, 4 * grid) and predicted IoU (P, C) of prompts in the model frame."""
@@ -236,6 +238,54 @@ class Segmenter:
         found = self.graphs.decode_above(self.features, prompts, iou_threshold)
         masks, _ = select_masks(self.manifest.mask_tokens, found.masks, found.iou[found.kept], True)
         return Decoded(masks, found.iou[:, ambiguous_masks(self.manifest.mask_tokens)], found.kept)
+
+    def save_embedding(self, path: Path | str, dtype: str = "float32") -> Path:
+        """Writes the image's embedding to an npz file, for `load_embedding` in another process.
+
+        Args:
+            path: of the file.
+            dtype: `float32`, exact; or `float16`, half the size, see docs/runtime.md for what it changes.
+
+        Raises:
+            OrderError: no image is set.
+            ValueError: another dtype.
+            OutputError: the file cannot be written.
+        """
+        frame, embedding = self.frame, self.get_image_embedding()
+        if self._image_sha256 is None and self._pixels is not None:
+            self._image_sha256 = embeddings.image_sha256(self._pixels, frame.original_size)
+        kept = embeddings.KeptEmbedding(
+            embedding, frame.original_size, frame.image_size, self.graphs.encoder_sha256, self._image_sha256 or ""
+        )
+        embeddings.write_embedding(kept, Path(path), dtype)
+        return Path(path)
+
+    def load_embedding(self, path: Path | str, image: Any = None, image_format: str = "RGB") -> None:
+        """Sets the image whose embedding is in a file; the encoder is neither run nor loaded.
+
+        Args:
+            path: of a file that `save_embedding` wrote with this model, engine and precision.
+            image: the photograph, to make sure that the embedding is its; None trusts the caller.
+            image_format: see `set_image`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ArtifactError: it is damaged, or another encoder made it.
+            ImageError: it is the embedding of another photograph than `image`.
+        """
+        start = time.perf_counter()
+        kept = embeddings.read_embedding(Path(path))
+        photograph = None
+        if image is not None:
+            picture = preprocess.to_pil(image, image_format)
+            frame = Frame((picture.height, picture.width), self.manifest.image_size)
+            photograph = embeddings.image_sha256(preprocess.resize(picture, frame), frame.original_size)
+        embeddings.check_owner(kept, Path(path), self.graphs.encoder_sha256, photograph)
+        self.reset_image()
+        self._frame = Frame(kept.original_size, kept.image_size)
+        self._embedding = self.graphs.embedding_from_nchw(kept.embedding)
+        self._image_sha256 = kept.image_sha256
+        self.timing_ms = {"load embedding": 1e3 * (time.perf_counter() - start)}
 
     @property
     def frame(self) -> Frame:
@@ -262,8 +312,17 @@ class Segmenter:
 
     def reset_image(self) -> None:
         """Forgets the image."""
-        self._frame = self._embedding = None
+        self._frame = self._embedding = self._pixels = self._image_sha256 = None
         self.timing_ms = {}
+
+
+def _one(values: ArrayLike) -> Any:
+    """The values of one prompt as those of a batch; nothing stays nothing."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of different length: the check of the prompts says so
+        return [values]
+    return array[None] if array.size else []
 
 
 def select_masks(tokens: tuple[int, ...], masks: Floats, iou: Floats, multimask_output: bool) -> tuple[Floats, Floats]:

@@ -114,8 +114,8 @@ TFLITE = FileFormat(
     driver="tinysam.runtime.engines.tflite",
     layout="NHWC",
     encode="encode",
-    # A click or a box; several clicks; 22 clicks and a box. 16 prompts at once were no faster for each of them.
-    batches=((1, 2), (1, 8), (1, 24)),
+    # A click or a box; several clicks; 30 clicks and a box. 16 prompts at once were no faster for each of them.
+    batches=((1, 2), (1, 8), (1, 32)),
     announces=True,
 )
 FORMATS = {form.name: form for form in (ONNX, TFLITE)}

@@ -23,11 +23,12 @@ from tinysam.runtime.everything.crops import Crop, crops, is_flat
 from tinysam.runtime.everything.finish import finish
 from tinysam.runtime.everything.settings import QUALITY, EverythingSettings
 from tinysam.runtime.geometry import LOW_RES_STRIDE, Frame
-from tinysam.runtime.graphs import Decoded, Prompts
+from tinysam.runtime.graphs import Decoded
 from tinysam.runtime.labels import PADDING, POSITIVE
 from tinysam.runtime.mask_choice import stability
 from tinysam.runtime.masks.clean import clean_masks
 from tinysam.runtime.masks.nms import nms
+from tinysam.runtime.prompts import Prompts
 from tinysam.runtime.results import MaskRecord
 from tinysam.runtime.segmenter import Segmenter
 

@@ -152,3 +152,46 @@ def test_resize_longest_side_names() -> None:
     assert transform.get_preprocess_shape(150, 200, 64) == (48, 64)
     np.testing.assert_allclose(transform.apply_coords(np.array([[100.0, 75.0]]), (150, 200)), [[32, 24]])
     np.testing.assert_allclose(transform.apply_boxes(np.array([[0, 0, 200, 150]]), (150, 200)), [[0, 0, 64, 48]])
+
+
+def test_the_attributes_that_code_for_segment_anything_reads(predictor: SamPredictor, disc_artifacts: Path) -> None:
+    sam = sam_model_registry["vit_b"](checkpoint=disc_artifacts)
+    for model in (sam, predictor.model, SamPredictor(Segmenter(disc_artifacts)).model):
+        assert (model.image_encoder.img_size, model.mask_threshold, model.image_format) == (64, 0.0, "RGB")
+        assert model.prompt_encoder.mask_input_size == (16, 16)
+    assert predictor.device == sam.to("cuda").eval().device == "cpu"
+
+
+def test_calling_the_model_with_a_batch_gives_what_predict_gives(predictor: SamPredictor) -> None:
+    torch = pytest.importorskip("torch")
+    size = IMAGE.shape[:2]
+    image = torch.from_numpy(predictor.transform.apply_image(IMAGE).transpose(2, 0, 1).copy())
+    boxes = np.array([[10.0, 20, 110, 100], [50, 50, 190, 140]])
+    asked = [
+        {
+            "image": image,
+            "original_size": size,
+            "boxes": predictor.transform.apply_boxes_torch(torch.tensor(boxes), size),
+        },
+        {
+            "image": image,
+            "original_size": size,
+            "point_coords": torch.tensor(predictor.transform.apply_coords(np.array([[[100.0, 75.0]]]), size)),
+            "point_labels": torch.tensor([[1]]),
+        },
+    ]
+    first, second = predictor.model(asked, multimask_output=False)
+    expected = predictor.predict_batch(boxes=boxes, multimask_output=False)
+    assert set(first) == {"masks", "iou_predictions", "low_res_logits"}
+    np.testing.assert_array_equal(first["masks"].numpy(), expected.masks)
+    np.testing.assert_allclose(first["low_res_logits"].numpy(), expected.low_res_masks, rtol=1e-5)
+    clicked = predictor.predict([[100, 75]], [1], multimask_output=False)
+    np.testing.assert_array_equal(second["masks"][0].numpy(), clicked.masks)
+
+
+def test_images_are_resized_as_by_sam_for_tensors_too() -> None:
+    torch = pytest.importorskip("torch")
+    pixels = torch.from_numpy(IMAGE.transpose(2, 0, 1).copy())[None].float()
+    resized = ResizeLongestSide(64).apply_image_torch(pixels)
+    assert resized.shape == (1, 3, 48, 64)
+    np.testing.assert_allclose(resized[0].permute(1, 2, 0).numpy(), ResizeLongestSide(64).apply_image(IMAGE), atol=1.01)

@@ -13,9 +13,9 @@ from PIL import Image
 from tests.runtime import disc_model
 from tests.runtime.conftest import picture
 from tinysam.runtime import ArtifactError, ImageError, OrderError, PromptError, Segmenter
-from tinysam.runtime.graphs import Prompts
 from tinysam.runtime.locate import find_artifacts
 from tinysam.runtime.manifest import sealed
+from tinysam.runtime.prompts import Prompts
 from tinysam.runtime.segmenter import select_masks
 
 GREY = np.full((40, 80, 3), 118, np.uint8)
