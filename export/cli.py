@@ -31,6 +31,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--precision", default="fp32,int8", help="fp32, int8 or both (default: fp32,int8)")
     options.add_argument("--format", default="onnx,tflite", help="onnx, tflite or both (default: onnx,tflite)")
     add_int8_options(options)
+    options.add_argument(
+        "--layout",
+        default="tinysam",
+        help="sam: also ONNX files that X-AnyLabeling, samexporter and other programs for SAM load (default: tinysam)",
+    )
     options.add_argument("--out", type=Path, default=Path("artifacts"), help="parent of the artifact folder")
     return options
 
@@ -87,14 +92,18 @@ def settings_from(arguments: argparse.Namespace, variant: "Variant", image_size:
 def run(arguments: argparse.Namespace) -> None:
     """Exports as asked; raises what `export` raises."""
     from tinysam.export.pipeline import export
+    from tinysam.export.sam_layout import check_layout, write_sam_layout
     from tinysam.models.variants import get_variant
 
     variant = get_variant(arguments.variant)
     settings = settings_from(arguments, variant, arguments.size or variant.image_size)
+    check_layout(arguments.layout, settings.formats)
     if export(settings):
         print(f"artifacts in {settings.folder}")
     else:
         print(f"{settings.folder} is up to date, nothing to do")
+    if arguments.layout == "sam":
+        print(f"SAM's layout in {write_sam_layout(settings.folder, settings.precisions)}")
 
 
 def fail(program: str, error: BaseException, interrupts: Interrupts) -> int:
