@@ -12,7 +12,8 @@ from PIL import Image
 from skimage import data
 
 from tests.web.conftest import Browser, unpack_mask
-from tinysam.runtime import Segmenter
+from tinysam.runtime import Segmenter, cli, segment_everything
+from tinysam.runtime.everything.settings import EverythingSettings
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 SAME = 0.9999
@@ -61,7 +62,8 @@ def test_masks_equal_the_python_runtimes(
         steps: list[tuple[Any, ...]] = [("evaluate", choose(precision)), ("open", str(photograph))]
         for prompt in prompts:
             points = [[*point, label] for point, label in zip(prompt["points"], prompt["labels"], strict=True)]
-            for choice in range(3):
+            ambiguous = len(points) == 1 and not prompt["box"]
+            for choice in range(3) if ambiguous else range(1, 4):  # else mask 0 comes first
                 request = json.dumps({"points": points, "box": prompt["box"], "choice": choice})
                 steps += [("evaluate", f"window.tinysam.call('predict', {request}).then(() => null)"), ("mask",)]
         shown = map(unpack_mask, browser.run(site, *steps)["results"][3::2])
@@ -179,17 +181,69 @@ def test_one_file_works_from_the_disk_without_a_network(
     mask = unpack_mask(report["results"][2])
     segmenter = Segmenter(artifacts_dir, "tflite", "int8")
     segmenter.set_image(Image.open(photographs["coffee"]))
-    found = segmenter.predict([(150, 100)], [1])
-    wanted = found.masks[int(found.iou_predictions.argmax())]  # what the page shows of the three
+    wanted = segmenter.predict([(150, 100)], [1], multimask_output=None).masks[0]
     assert iou(mask, wanted) >= 0.9
     assert "1 thread" in report["results"][3]
     assert {url.split(":")[0] for url in report["requests"]} <= {"file", "blob", "data"}
 
 
-def test_everything_finds_masks_and_reports_the_time(browser: Browser, site: str, photographs: dict[str, Path]) -> None:
-    fewer = "window.tinysam.call('everything', {pointsPerSide: 8}).then((answer) => answer.count)"
-    report = browser.run(site, ("open", str(photographs["coffee"])), ("evaluate", fewer))
-    assert report["results"][1] > 0
+@pytest.mark.parametrize("raw", [True, False], ids=["as the model gave it", "cleaned"])
+def test_the_command_the_call_and_the_page_give_the_same_mask(
+    browser: Browser, site: str, artifacts_dir: Path, photographs: dict[str, Path], tmp_path: Path, raw: bool
+) -> None:
+    photograph, common = (
+        photographs["coffee"],
+        ["--backend", "tflite", "--precision", "fp32", "--format", "mask", "--quiet"],
+    )
+    asked: list[tuple[list[list[int]], list[int] | None]] = [
+        ([[150, 100, 1]], None),
+        ([[150, 100, 1], [60, 140, 0]], None),
+        ([], [60, 30, 240, 180]),
+        ([[150, 100, 1], [20, 20, 0]], [10, 15, 280, 190]),
+    ]
+    steps: list[tuple[Any, ...]] = [("evaluate", choose("fp32")), ("open", str(photograph))]
+    for points, box in asked:
+        request = json.dumps({"points": points, "box": box, "raw": raw})
+        steps += [("evaluate", f"window.tinysam.call('predict', {request}).then(() => null)"), ("mask",)]
+    shown = [unpack_mask(result) for result in browser.run(site, *steps)["results"][3::2]]
+    segmenter = Segmenter(artifacts_dir, "tflite", "fp32")
+    segmenter.set_image(Image.open(photograph))
+    for number, ((points, box), page) in enumerate(zip(asked, shown, strict=True)):
+        coords, labels = [point[:2] for point in points] or None, [point[2] for point in points] or None
+        call = segmenter.predict(coords, labels, box, multimask_output=None, clean=not raw).masks[0]
+        prompts = [f"--point={x},{y},{label}" for x, y, label in points]
+        prompts += [f"--box={','.join(map(str, box))}"] if box else []
+        out = tmp_path / str(number)
+        options = [*common, *prompts, "--model", str(artifacts_dir), "--out", str(out), *(["--raw"] if raw else [])]
+        assert cli.main([str(photograph), *options]) == 0
+        (written,) = out.glob("*.png")
+        np.testing.assert_array_equal(np.asarray(Image.open(written)) > 0, call)
+        assert iou(page, call) >= 0.999
+
+
+@pytest.mark.parametrize("name", ["cat", "coffee"])
+def test_everything_is_what_the_python_runtime_finds(
+    browser: Browser, site: str, artifacts_dir: Path, photographs: dict[str, Path], name: str
+) -> None:
+    fewer = "window.tinysam.call('everything', {pointsPerSide: 12, list: true}).then(({found}) => found)"
+    report = browser.run(site, ("evaluate", choose("fp32")), ("open", str(photographs[name])), ("evaluate", fewer))
+    page = report["results"][2]
+    segmenter = Segmenter(artifacts_dir, "tflite", "fp32")
+    settings = EverythingSettings.of_model(segmenter.manifest.everything, points_per_side=12)
+    picture = Image.open(photographs[name])
+    expected = segment_everything(segmenter, picture, settings).masks
+    masks = [rows(found["counts"], (picture.height, picture.width)) for found in page]
+    assert len(expected) > 3
+    assert abs(len(masks) - len(expected)) <= 1  # a mask may lie on a threshold
+    for record in expected[:-1]:
+        best = max(range(len(masks)), key=lambda k: iou(masks[k], record.mask()))
+        assert iou(masks[best], record.mask()) > 0.99
+        assert page[best]["iou"] == pytest.approx(record.predicted_iou, abs=1e-3)
+
+
+def rows(counts: list[int], size: tuple[int, int]) -> Mask:
+    """Row-wise run lengths, background first, as bool (height, width)."""
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(size)
 
 
 def test_a_file_that_is_no_picture_gives_a_readable_message(browser: Browser, site: str, tmp_path: Path) -> None:

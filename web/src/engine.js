@@ -4,7 +4,6 @@ import { loadLiteRt, loadAndCompile, supportsFeature, Tensor } from "@litertjs/c
 import { normalize, withInside } from "./resize.js";
 
 export const SCHEMA = 2;
-const ABSENT = -2;
 const STABILITY_OFFSET = 1;
 /** Signatures of the decoder in two calls: predicted IoU of a point's masks; the masks themselves. */
 const [ATTEND, UPSCALE] = ["attend_1x2", "upscale_1"];
@@ -116,13 +115,13 @@ export class Model {
     }
     const { low_res_masks: masks, iou_predictions: iou } = await run(this.decoder.graph, chosen.name, chosen.signature, {
       image_embeddings: embedding,
-      ...pointInputs(prompt, chosen.points),
+      ...this.#pointInputs(prompt, chosen.points),
       mask_input: mask ?? new Float32Array(this.lowRes ** 2),
       has_mask_input: new Float32Array(1).fill(mask ? 1 : 0),
     });
-    const clicks = prompt.filter(([, , label]) => label >= 0);
-    const one = clicks.length === 1 && clicks[0][2] <= 1 && !mask;
-    const { mask_choice: rule, mask_tokens: tokens } = this.manifest;
+    const { mask_choice: rule, mask_tokens: tokens, labels } = this.manifest;
+    const present = prompt.filter(([, , label]) => ![labels.padding, labels.absent].includes(label));
+    const one = present.length === 1 && [labels.positive, labels.negative].includes(present[0][2]) && !mask;
     const places = one ? this.ambiguous : [...tokens.keys()];
     const found = this.#choices(masks, iou, places);
     return { masks: found, best: places.indexOf(chooseMask(rule, tokens, iou, one, this.#choices(masks, iou, [...tokens.keys()]))) };
@@ -140,12 +139,23 @@ export class Model {
   async decodeAbove(embedding, prompt, threshold) {
     const { graph, file } = this.decoder;
     const [attend, upscale] = [file.signatures[ATTEND], file.signatures[UPSCALE]];
-    const inputs = { image_embeddings: embedding, ...pointInputs(prompt, attend.inputs.point_labels.shape[1]) };
+    const inputs = { image_embeddings: embedding, ...this.#pointInputs(prompt, attend.inputs.point_labels.shape[1]) };
     const { iou_predictions: iou, ...found } = await run(graph, ATTEND, attend, inputs);
     const best = Math.max(...this.ambiguous.map((k) => iou[k]));
     if (best <= threshold) return { best, masks: [] };
     const { low_res_masks: masks } = await run(graph, UPSCALE, upscale, found);
     return { best, masks: this.#choices(masks, iou, this.ambiguous) };
+  }
+
+  /** Coordinates and labels of one prompt, filled up with absent points. */
+  #pointInputs(prompt, slots) {
+    const coords = new Float32Array(2 * slots);
+    const labels = new Float32Array(slots).fill(this.manifest.labels.absent);
+    prompt.forEach(([x, y, label], n) => {
+      coords.set([x, y], 2 * n);
+      labels[n] = label;
+    });
+    return { point_coords: coords, point_labels: labels };
   }
 
   #choices(masks, iou, places) {
@@ -181,17 +191,6 @@ function stability(logits, offset) {
     if (value > -offset) outer++;
   }
   return inner / Math.max(1, outer);
-}
-
-/** Coordinates and labels of one prompt, filled up with absent points. */
-function pointInputs(prompt, slots) {
-  const coords = new Float32Array(2 * slots);
-  const labels = new Float32Array(slots).fill(ABSENT);
-  prompt.forEach(([x, y, label], n) => {
-    coords.set([x, y], 2 * n);
-    labels[n] = label;
-  });
-  return { point_coords: coords, point_labels: labels };
 }
 
 /** Runs one signature; copies the outputs out of the engine's memory. */

@@ -1,6 +1,7 @@
 // The worker: holds the model and the photograph, so that the page never waits for them.
 
 import { encode as encodePng } from "fast-png";
+import { cleanMask } from "./clean.js";
 import { checkManifest, loadRuntime, Model, UserError } from "./engine.js";
 import { segmentEverything } from "./everything.js";
 import { filledBox, inputSize, upscale, upscaleAxis } from "./geometry.js";
@@ -48,28 +49,36 @@ const commands = {
     return { width, height, ...(await encode()) };
   },
 
-  /** Masks of one object: `points` [x, y, label] and `box` [x0, y0, x1, y1] in pixels of the photograph. */
-  async predict({ points, box, choice }) {
+  /**
+   * Masks of one object: `points` [x, y, label] and `box` [x0, y0, x1, y1] in pixels of the photograph. `choice` is the mask
+   * to show, by default the one that the prompt gets; `raw` leaves small islands and holes.
+   */
+  async predict({ points, box, choice, raw }) {
     requirePhoto();
     const start = performance.now();
+    const { labels, cleaning } = manifest;
     const prompt = points.map(([x, y, label]) => [...toModel(x, y), label]);
-    if (box) prompt.push([...toModel(box[0], box[1]), 2], [...toModel(box[2], box[3]), 3]);
-    else prompt.push([0, 0, -1]);
+    if (box) prompt.push([...toModel(box[0], box[1]), labels.box_top_left], [...toModel(box[2], box[3]), labels.box_bottom_right]);
+    else prompt.push([0, 0, labels.padding]);
     const filled = box && manifest.box_masks ? filledBox(toModel(box[0], box[1]), toModel(box[2], box[3]), model.lowRes) : undefined;
     const { masks, best } = await model.decode(photo.embedding, prompt, filled);
-    photo.masks = masks;
+    const seen = { width: Math.ceil(photo.input[0] / 4), height: Math.ceil(photo.input[1] / 4), side: model.lowRes };
+    photo.masks = raw ? masks : masks.map((mask) => ({ ...mask, logits: cleanMask(mask.logits, cleaning, seen) }));
     const decodeMs = performance.now() - start;
     photo.shown = choice ?? best;
-    return { decodeMs, best, iou: masks.map((mask) => mask.iou), overlay: paint([masks[photo.shown]]) };
+    return { decodeMs, best, iou: masks.map((mask) => mask.iou), overlay: paint([photo.masks[photo.shown]]) };
   },
 
-  async everything({ pointsPerSide }) {
+  /** Masks of everything; with `list` also as run lengths and scores, largest first. */
+  async everything({ pointsPerSide, list }) {
     requirePhoto();
     const start = performance.now();
     const report = (done, total) => self.postMessage({ progress: done / total });
-    const masks = await segmentEverything(model, photo.embedding, photo.input, report, pointsPerSide);
+    const masks = await segmentEverything(model, photo.embedding, photo, report, pointsPerSide);
     photo.masks = null;
-    return { count: masks.length, everythingMs: performance.now() - start, overlay: masks.length ? paint(masks) : null };
+    const everythingMs = performance.now() - start;
+    const found = list ? masks.map(({ logits, iou, box }) => ({ iou, box, counts: runLengths(logits) })) : undefined;
+    return { count: masks.length, everythingMs, found, overlay: masks.length ? paint(masks) : null };
   },
 
   /** The shown mask at the photograph's size, as 0 and 255. */
@@ -131,6 +140,21 @@ function render(logits, width, height, emit) {
   const columns = upscaleAxis(model.lowRes, manifest.image_size, photo.input[0], width);
   const rows = upscaleAxis(model.lowRes, manifest.image_size, photo.input[1], height);
   upscale(logits, model.lowRes, columns, rows, emit);
+}
+
+/** Row by row, lengths of alternating runs of background and foreground of a mask at the photograph's size. */
+function runLengths(logits) {
+  const counts = [0];
+  let current = 0;
+  render(logits, photo.width, photo.height, (_, line) => {
+    for (const value of line) {
+      const inside = value > 0 ? 1 : 0;
+      if (inside !== current) counts.push(0);
+      current = inside;
+      counts[counts.length - 1]++;
+    }
+  });
+  return counts;
 }
 
 /** Masks as one translucent picture with bright edges, at screen resolution whatever the photograph's; smaller masks lie on top. */
