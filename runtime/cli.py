@@ -5,28 +5,42 @@ Nothing heavy is imported before the arguments are known to be good: `--help` an
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tinysam.runtime.engines.formats import FORMATS as FILE_FORMATS
+from tinysam.runtime.errors import (
+    EXIT_ARTIFACTS,
+    EXIT_ENGINE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OUTPUT,
+    EXIT_USAGE,
+)
 from tinysam.runtime.formats import FORMATS
+from tinysam.runtime.terminal import prepare_streams
 
-EXIT_FAILED, EXIT_USAGE, EXIT_ARTIFACTS, EXIT_ENGINE, EXIT_OUTPUT, EXIT_INTERRUPTED = 1, 2, 3, 4, 5, 130
-_EXIT_CODES = """\
+_EXIT_CODES = f"""\
 exit codes:
   0    everything was done
-  1    at least one picture failed (unreadable, or a prompt does not fit it); the others were done
-  2    the command line makes no sense
-  3    no model found, or its artifacts are damaged or lack this backend and precision
-  4    the engine is not installed
-  5    a result cannot be written
-  130  interrupted
+  {EXIT_FAILED}    at least one picture failed (unreadable, or a prompt does not fit it); the others were done
+  {EXIT_USAGE}    the command line makes no sense
+  {EXIT_ARTIFACTS}    no model found, or its artifacts are damaged or lack this backend and precision
+  {EXIT_ENGINE}    the engine is not installed
+  {EXIT_OUTPUT}    a result cannot be written
+  {EXIT_INTERRUPTED}  interrupted
 """
+_SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")
+"""Between the parts of a list."""
+_LIST = re.compile(r"-[\d.]")
+"""What a list that begins with a negative number looks like; no option does."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
+    prepare_streams()
     options = parser().parse_args(arguments)
     from tinysam.runtime import command
 
@@ -34,7 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong command line in one line, without the whole usage."""
+    """Reports a wrong command line in one line, without the whole usage; takes values such as -10,-10,50,50."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Joins an option and a value that begins with a negative number, which would be taken for an option."""
+        joined: list[str] = []
+        for argument in sys.argv[1:] if args is None else args:
+            if joined and joined[-1].startswith("--") and len(joined[-1]) > 2 and _LIST.match(argument):
+                joined[-1] += f"={argument}"
+            else:
+                joined.append(argument)
+        return super().parse_known_args(joined, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Prints the error and exits with code 2."""
@@ -49,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_version(top)
     top.add_argument(
         "images",
         nargs="*",
@@ -76,9 +101,12 @@ def parser() -> argparse.ArgumentParser:
     )
     model = top.add_argument_group("model")
     model.add_argument("--model", metavar="DIR", help="artifact folder (default: $TINYSAM_MODEL, then ./artifacts/*)")
-    model.add_argument("--backend", choices=tuple(FILE_FORMATS), help="engine (default: the first one installed)")
+    model.add_argument(
+        "--backend", type=str.lower, choices=tuple(FILE_FORMATS), help="engine (default: the first one installed)"
+    )
     model.add_argument(
         "--precision",
+        type=str.lower,
         choices=("int8", "fp32", "mixed"),
         help="default: int8 if the model has it; mixed: INT8 encoder, fp32 decoder",
     )
@@ -97,6 +125,7 @@ def _add_everything(top: argparse.ArgumentParser) -> None:
     group = top.add_argument_group("segment everything (defaults belong to the model)")
     group.add_argument(
         "--mode",
+        type=str.lower,
         choices=("hierarchical", "grid"),
         default="hierarchical",
         help="coarse grid first, then only where it left questions; or the full grid at once (default: %(default)s)",
@@ -121,9 +150,14 @@ def _add_output(top: argparse.ArgumentParser) -> None:
         metavar="F,F",
         help=f"comma-separated (default: overlay). {listed}".replace("%", "%%"),
     )
+    group.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave out pictures whose results are in --out already: the same command goes on after an interruption",
+    )
     group.add_argument("--raw", action="store_true", help="leave small islands and holes in masks")
     group.add_argument("--timing", action="store_true", help="print milliseconds for each stage")
-    group.add_argument("--quiet", action="store_true", help="print errors only")
+    group.add_argument("--quiet", action="store_true", help="print errors and notes only")
     group.add_argument(
         "--max-pixels", type=positive, default=100_000_000, metavar="N", help="refuse larger pictures (default: 1e8)"
     )
@@ -151,8 +185,8 @@ def box(text: str) -> tuple[float, float, float, float]:
 
 
 def formats(text: str) -> list[str]:
-    """Comma-separated names of output formats, in order, each once."""
-    names = [name.strip() for name in text.split(",")]
+    """Names of output formats, in order, each once."""
+    names = _parts(text.lower())
     for name in names:
         if name not in FORMATS:
             raise argparse.ArgumentTypeError(f"{name!r}: expected some of {', '.join(FORMATS)}")
@@ -180,12 +214,36 @@ def fraction(text: str) -> float:
 
 def _numbers(text: str) -> list[float]:
     try:
-        values = [float(part) for part in text.split(",")]
+        values = [float(part) for part in _parts(text)]
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: expected numbers separated by commas") from error
     if not all(map(math.isfinite, values)):
         raise argparse.ArgumentTypeError(f"{text!r}: expected finite numbers")
     return values
+
+
+def _parts(text: str) -> list[str]:
+    """Parts of a list with commas, semicolons or spaces between them, in brackets or not."""
+    return _SEPARATOR.split(text.strip(" \t[](){}"))
+
+
+def add_version(top: argparse.ArgumentParser) -> None:
+    """Gives a command the option `--version`."""
+    top.add_argument("--version", action=_Version, nargs=0, help="show the project's version, then stop")
+
+
+class _Version(argparse.Action):
+    """Looks the version up only if it is asked for: that costs as much as all the rest of `--help`."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            number = version("tinysam-edge")
+        except PackageNotFoundError:
+            number = "(not installed: run from its source)"
+        print(f"{parser.prog} {number}")
+        parser.exit()
 
 
 if __name__ == "__main__":

@@ -1,48 +1,84 @@
-"""What `tinysam-run` does with its arguments."""
+"""What `tinysam-run` does with its arguments.
+
+1. Find the pictures; leave out those whose results are there, if that is asked for.
+2. Open the model.
+3. Read, segment and write one picture after the other. What is wrong with one does not end the others; what is wrong
+   with the model, the engine or the folder of results ends the run.
+4. Say what failed and what was passed over.
+"""
 
 import argparse
-import os
 import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from tinysam.runtime import cli
 from tinysam.runtime.engines.formats import FORMATS
-from tinysam.runtime.errors import ArtifactError, EngineMissingError, ImageError, OutputError, TinySamError
+from tinysam.runtime.errors import (
+    EXIT_ARTIFACTS,
+    EXIT_ENGINE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OUTPUT,
+    EXIT_USAGE,
+    ArtifactError,
+    EngineMissingError,
+    OutputError,
+    OutputNameError,
+    TinySamError,
+)
 from tinysam.runtime.everything.settings import EverythingSettings
+from tinysam.runtime.formats import VIDEO_FORMATS
+from tinysam.runtime.image import STDIN, load_image
 from tinysam.runtime.interrupts import Interrupts
-from tinysam.runtime.jobs import run_one
 from tinysam.runtime.locate import find_artifacts
-from tinysam.runtime.objects import ObjectPrompt, group_prompts
-from tinysam.runtime.progress import Progress
+from tinysam.runtime.objects import ObjectPrompt, group_prompts, segment
+from tinysam.runtime.outputs.write import are_written, write_result
+from tinysam.runtime.quiet import quiet_native
+from tinysam.runtime.results import Result
 from tinysam.runtime.segmenter import Segmenter
 from tinysam.runtime.sources import Source, find_sources
+from tinysam.runtime.terminal import Progress, fail, note, say
+from tinysam.runtime.tracking import Tracker
 
-_FATAL = {ArtifactError: cli.EXIT_ARTIFACTS, EngineMissingError: cli.EXIT_ENGINE, OutputError: cli.EXIT_OUTPUT}
+_FATAL = {ArtifactError: EXIT_ARTIFACTS, EngineMissingError: EXIT_ENGINE, OutputError: EXIT_OUTPUT}
 """Errors that every further picture would meet as well, with their exit codes."""
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
-    interrupts = Interrupts()
+    interrupts, hint = Interrupts(), ""
     # The limit that counts is --max-pixels; Pillow's own could not be raised by it.
     Image.MAX_IMAGE_PIXELS = None
     try:
         prompts = group_prompts(options.point, options.box)
-        sources = find_sources(options.images, options.camera)
-        if not sources:
-            return _fail("no picture given; try tinysam-run photo.jpg, or --help", cli.EXIT_USAGE)
-        segmenter = open_segmenter(options)
-    except FileNotFoundError as error:
-        return _fail(error, cli.EXIT_ARTIFACTS)
+        found = find_sources(options.images, options.camera, options.out)
+        if not found.pictures:
+            return fail("no picture given; try tinysam-run photo.jpg, or --help", EXIT_USAGE)
+        if len(found.pictures) > 1:
+            hint = "; the same command with --skip-existing does the rest"
+        _check_video_formats(found.pictures, options.format)
+        pending = [source for source in found.pictures if not (options.skip_existing and _is_done(source, options))]
+        code = 0
+        if pending:
+            code = _run_all(pending, open_segmenter(options), prompts, options, interrupts)
+        skipped = len(found.pictures) - len(pending)
+        if skipped and not options.quiet:
+            say([f"{skipped} of {len(found.pictures)} pictures skipped: their results are there"])
+        for one in found.passed_over:
+            note(one.folder, one)
+        return code
     except (TinySamError, EngineMissingError) as error:
-        return _fail(error, _FATAL.get(type(error), cli.EXIT_USAGE))
-    try:
-        return _run_all(sources, segmenter, prompts, options, interrupts)
+        return fail(error, _FATAL.get(type(error), EXIT_USAGE))
+    except OSError as error:
+        return fail(error, EXIT_ARTIFACTS)
     except BaseException:
         if not interrupts.asked:
             raise
-        return _fail("interrupted", cli.EXIT_INTERRUPTED)
+        return fail(f"interrupted{hint}", EXIT_INTERRUPTED)
 
 
 def open_segmenter(options: argparse.Namespace) -> Segmenter:
@@ -56,6 +92,20 @@ def open_segmenter(options: argparse.Namespace) -> Segmenter:
     return segmenter
 
 
+def _check_video_formats(sources: list[Source], formats: list[str]) -> None:
+    unfit = [name for name in formats if name not in VIDEO_FORMATS]
+    video = next((source for source in sources if source.is_video), None)
+    if unfit and video:
+        raise TinySamError(
+            f"{video.path}: a video has no results of format {', '.join(unfit)}; expected {' or '.join(VIDEO_FORMATS)}"
+        )
+
+
+def _is_done(source: Source, options: argparse.Namespace) -> bool:
+    is_stream = source.path == STDIN or source.camera is not None
+    return not is_stream and are_written(Path(options.out), source.stem, options.format, source.is_video)
+
+
 def _run_all(
     sources: list[Source],
     segmenter: Segmenter,
@@ -65,27 +115,28 @@ def _run_all(
 ) -> int:
     """Segments every picture; a summary follows if there are several."""
     settings = everything_settings(segmenter, options)
-    failures = 0
+    failures, worst = 0, 0
     with Progress(len(sources), sys.stderr, shown=not options.quiet) as progress:
         for source in sources:
             try:
                 report = run_one(source, segmenter, prompts, settings, options)
-            except (ImageError, TinySamError, EngineMissingError, OSError, MemoryError) as error:
+            except Exception as error:  # whatever is wrong with a picture, the next one gets its turn
                 interrupts.check()
                 progress.clear()
-                code = _fail(_message(error, source), _FATAL.get(type(error), cli.EXIT_FAILED))
-                if code != cli.EXIT_FAILED:
+                code = fail(_message(error, source), _FATAL.get(type(error), EXIT_FAILED))
+                if code != EXIT_FAILED:
                     return code
                 failures += 1
+                worst = max(worst, EXIT_OUTPUT if isinstance(error, OutputNameError) else EXIT_FAILED)
             else:
                 progress.clear()
                 if not options.quiet:
-                    _say(report)
+                    say(report)
             interrupts.check()
             progress.advance(source.path)
     if failures and len(sources) > 1:
-        _fail(f"{failures} of {len(sources)} pictures failed", cli.EXIT_FAILED)
-    return cli.EXIT_FAILED if failures else 0
+        fail(f"{failures} of {len(sources)} pictures failed", worst)
+    return worst
 
 
 def everything_settings(segmenter: Segmenter, options: argparse.Namespace) -> EverythingSettings:
@@ -105,21 +156,91 @@ def everything_settings(segmenter: Segmenter, options: argparse.Namespace) -> Ev
     )
 
 
-def _say(lines: list[str]) -> None:
-    """Prints; goes on in silence if whoever was listening has left (`tinysam-run ... | head`)."""
-    try:
-        print("\n".join(lines), flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def run_one(
+    source: Source,
+    segmenter: Segmenter,
+    prompts: list[ObjectPrompt],
+    settings: EverythingSettings,
+    options: argparse.Namespace,
+) -> list[str]:
+    """Reads, segments and writes one picture or video; returns the lines to print.
+
+    Raises:
+        TinySamError, EngineMissingError, FileNotFoundError: what is wrong with it, the model or the output folder.
+    """
+    if source.is_video:
+        return _run_video(source, segmenter, prompts, options)
+    times: dict[str, float] = {}
+    with quiet_native(drop_all=True):
+        photo = _timed(times, "decode image", lambda: load_image(source.path, options.max_pixels))
+    with quiet_native():
+        embedding = embedding_path(segmenter, source, options)
+        result = segment(segmenter, photo.image, prompts, settings, Path(source.path).name, not options.raw, embedding)
+    times |= result.timing_ms
+    for what in (*photo.notes, *result.notes):
+        note(source.path, what)
+    path = None if source.path == STDIN else Path(source.path)
+    written = _timed(
+        times,
+        "write",
+        lambda: write_result(result, photo.for_overlay, Path(options.out), source.stem, options.format, path),
+    )
+    return _report(source, result, written, times, options.timing)
+
+
+def embedding_path(segmenter: Segmenter, source: Source, options: argparse.Namespace) -> Path | None:
+    """Where the embedding of a picture is kept, if that was asked for."""
+    if options.embeddings is None:
+        return None
+    graphs = segmenter.graphs
+    model = f"{graphs.manifest.variant}-{graphs.manifest.image_size}.{graphs.backend}.{graphs.precision}"
+    return Path(options.embeddings) / f"{source.stem}.{model}.npz"
+
+
+def _report(source: Source, result: Result, written: list[Path], times: dict[str, float], timing: bool) -> list[str]:
+    count = len(result.masks)
+    lines = [
+        f"{source.path}: {count} mask{'' if count == 1 else 's'}, "
+        f"{result.model} {result.backend} {result.precision}, {sum(times.values()):.0f} ms"
+    ]
+    lines += [f"  {path}" for path in written[:8]]
+    lines += [f"  ... and {len(written) - 8} more"] if len(written) > 8 else []
+    if timing:
+        lines += [f"  {stage:<14}{duration:>9.1f} ms" for stage, duration in times.items()]
+    return lines
+
+
+def _run_video(
+    source: Source, segmenter: Segmenter, prompts: list[ObjectPrompt], options: argparse.Namespace
+) -> list[str]:
+    from tinysam.runtime.video import follow, open_video, tracks_path
+
+    tracker = Tracker(segmenter, prompts)
+    target = Path(options.out) / f"{source.stem}{VIDEO_FORMATS['overlay']}"
+    with_masks = "json" in options.format
+    start = time.perf_counter()
+    with quiet_native(drop_all=True):
+        capture = open_video(source.path if source.camera is None else source.camera)
+        try:
+            count = follow(capture, tracker, target, with_masks, options.frames)
+        finally:
+            capture.release()
+    seconds = time.perf_counter() - start
+    lines = [f"{source.path}: {count} frames, {count / seconds:.1f} frames per second", f"  {target}"]
+    return [*lines, f"  {tracks_path(target)}"] if with_masks else lines
+
+
+def _timed(times: dict[str, float], stage: str, work: Callable[[], Any]) -> Any:
+    start = time.perf_counter()
+    value = work()
+    times[stage] = 1e3 * (time.perf_counter() - start)
+    return value
 
 
 def _message(error: BaseException, source: Source) -> str:
     if isinstance(error, MemoryError):
         return f"{source.path}: not enough memory; scale the picture down or use fewer --points-per-batch"
     text = str(error)
+    if not isinstance(error, (TinySamError, EngineMissingError, OSError)):
+        return f"{source.path}: unexpected {type(error).__name__}: {text[:200]}"
     return text if source.path in text or isinstance(error, (ArtifactError, OutputError)) else f"{source.path}: {text}"
-
-
-def _fail(message: object, code: int) -> int:
-    print(f"tinysam-run: error: {' '.join(str(message).split())}", file=sys.stderr)
-    return code

@@ -43,8 +43,9 @@ def all_16_bits(stream: IO[bytes], image: Image.Image) -> NDArray[np.uint16] | N
         return None
     stream.seek(0)
     again = Image.open(stream, formats=[str(image.format)])
-    again.tile = [_with_other_bytes(tile) for tile in again.tile]  # type: ignore[attr-defined]
-    return (upper.astype(np.uint16) << 8) | np.asarray(again)
+    again.tile = [_with_other_bytes(tile) for tile in again.tile]
+    both: NDArray[np.uint16] = (upper.astype(np.uint16) << 8) | np.asarray(again)
+    return both
 
 
 def signed_samples(image: Image.Image) -> NDArray[Any] | None:
@@ -76,7 +77,7 @@ def read_with_tifffile(stream: IO[bytes], name: str, max_pixels: int) -> tuple[N
         ) from error
     stream.seek(0)
     with tifffile.TiffFile(stream) as file:
-        page = file.pages[0]
+        page = file.pages.first
         if page.imagewidth * page.imagelength > max_pixels:
             raise ImageError(
                 f"{name}: {page.imagewidth} x {page.imagelength} pixels, the limit is {max_pixels}; "

@@ -1,4 +1,9 @@
-"""Errors that the command prints as one line: each names what came in, what was expected and what to do."""
+"""Errors that the command prints as one line, and the exit codes that go with them.
+
+Each names what came in, what was expected and what to do.
+"""
+
+EXIT_FAILED, EXIT_USAGE, EXIT_ARTIFACTS, EXIT_ENGINE, EXIT_OUTPUT, EXIT_INTERRUPTED = 1, 2, 3, 4, 5, 130
 
 
 class TinySamError(ValueError):
@@ -27,3 +32,7 @@ class EngineMissingError(ImportError):
 
 class OutputError(TinySamError):
     """A result cannot be written."""
+
+
+class OutputNameError(OutputError):
+    """A result cannot be written under its name; others in the same folder can."""

@@ -20,3 +20,6 @@ FORMATS = {
     "labelme": Format(".labelme.json", "LabelMe json"),
     "npz": Format(".npz", "numpy arrays: masks bool (n, height, width), boxes, scores"),
 }
+
+VIDEO_FORMATS = {"overlay": ".overlay.mp4", "json": ".tracks.jsonl"}
+"""Those of a video, with their suffixes; the overlay is always written."""

@@ -202,7 +202,7 @@ def _stretched(low: float, high: float) -> Range:
 def _look(samples: NDArray[Any]) -> NDArray[np.float64]:
     """Samples that were measured: finite ones, evenly spaced, without those that stand for no data."""
     flat = samples.reshape(-1)
-    look = flat[:: max(1, flat.size // _LOOK_SAMPLES)].astype(np.float64)
+    look: NDArray[np.float64] = flat[:: max(1, flat.size // _LOOK_SAMPLES)].astype(np.float64)
     look = look[np.isfinite(look)]
     if look.size and look.min() in _NO_DATA:
         look = look[look != look.min()]

@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tinysam.runtime.cli import EXIT_ARTIFACTS, EXIT_ENGINE, EXIT_FAILED, EXIT_OUTPUT, EXIT_USAGE, positive
+from tinysam.runtime.cli import add_version, positive
+from tinysam.runtime.errors import EXIT_ARTIFACTS, EXIT_ENGINE, EXIT_FAILED, EXIT_OUTPUT, EXIT_USAGE
 
 _EPILOG = """\
 Every combination of engine, precision and threads runs in a process of its own, so that its peak memory is its own.
@@ -44,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_version(top)
     top.add_argument("image", nargs="?", help="picture (default: a synthetic one of 1920 x 1280 pixels)")
     top.add_argument("--model", metavar="DIR", help="artifact folder (default: as tinysam-run)")
     top.add_argument("--backend", type=_names, metavar="A,B", help="default: all that are installed and exported")

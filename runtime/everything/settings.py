@@ -86,7 +86,7 @@ class EverythingSettings:
 
     def may_lower(self, name: str) -> bool:
         """Whether the threshold of that name is the model's own, not one that a caller gave."""
-        return self.model_quality.get(name) == getattr(self, name)
+        return bool(self.model_quality.get(name) == getattr(self, name))
 
     def grid(self, layer: int) -> NDArray[np.float64]:
         """(n, 2) x and y in 0 to 1 of the points of a crop of that layer."""

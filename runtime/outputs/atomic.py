@@ -1,12 +1,16 @@
 """Files appear under their name complete or not at all."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from tinysam.runtime.errors import OutputError
+from tinysam.runtime.errors import OutputError, OutputNameError
+
+_OF_ONE_NAME = (errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EFBIG, errno.ENOTEMPTY)
+"""Errors that another file in the same folder does not meet."""
 
 
 @contextmanager
@@ -16,7 +20,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     Until then it goes to a hidden file beside it, which is removed if anything fails.
 
     Raises:
-        OutputError: the file or its folder cannot be written, the disk is full.
+        OutputNameError: a folder has that name, the name is too long, or the file system does not have such names.
+        OutputError: the folder cannot be written, the disk is full.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -25,7 +30,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             yield stream
         partial.replace(path)
     except OSError as error:
-        raise OutputError(
+        kind = OutputNameError if error.errno in _OF_ONE_NAME else OutputError
+        raise kind(
             f"cannot write {path}: {error.strerror or error}; choose another folder with --out or make room"
         ) from error
     finally:

@@ -9,8 +9,11 @@ from tinysam.runtime.results import Result
 _VERSION = "5.0.0"
 
 
-def write_labelme(result: Result, stream: IO[bytes]) -> None:
-    """One polygon shape for each part of each object; the parts of an object share a `group_id`."""
+def write_labelme(result: Result, stream: IO[bytes], image_path: str) -> None:
+    """One polygon shape for each part of each object; the parts of an object share a `group_id`.
+
+    `image_path` is the photograph's, relative to the folder of the file that is written.
+    """
     height, width = result.image_size
     shapes = [
         {
@@ -27,7 +30,7 @@ def write_labelme(result: Result, stream: IO[bytes]) -> None:
         "version": _VERSION,
         "flags": {},
         "shapes": shapes,
-        "imagePath": result.name,
+        "imagePath": image_path,
         "imageData": None,
         "imageHeight": height,
         "imageWidth": width,

@@ -1,12 +1,14 @@
 """Writes a result in the formats that were asked for."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 from PIL import Image
 
-from tinysam.runtime.formats import FORMATS
+from tinysam.runtime.errors import ImageError
+from tinysam.runtime.formats import FORMATS, VIDEO_FORMATS
 from tinysam.runtime.outputs.arrays import write_npz
 from tinysam.runtime.outputs.atomic import replacing
 from tinysam.runtime.outputs.coco import write_coco, write_coco_polygons
@@ -19,10 +21,11 @@ _WRITERS = {
     "label": write_labels,
     "json": write_coco,
     "polygons": write_coco_polygons,
-    "labelme": write_labelme,
     "npz": write_npz,
 }
 _JPEG_QUALITY = 92
+_JPEG_SIDE = 65500
+"""Most pixels that libjpeg writes in a row or column."""
 _EXIF_IFD = 0x8769
 _DATES = (0x0132,)
 """EXIF tag of the last change."""
@@ -30,36 +33,76 @@ _DETAILED_DATES = (0x9003, 0x9004, 0x9010, 0x9011, 0x9012, 0x9290, 0x9291, 0x929
 """EXIF tags of taking and digitizing, their time zones and fractions of a second."""
 
 
-def write_result(result: Result, image: Image.Image, folder: Path, stem: str, formats: Sequence[str]) -> list[Path]:
+def write_result(
+    result: Result, image: Image.Image, folder: Path, stem: str, formats: Sequence[str], photo: Path | None = None
+) -> list[Path]:
     """Writes files named `stem` and the suffix of each format (see `tinysam.runtime.formats`); returns their paths.
 
     Drawing the overlay changes `image`; its `info` may hold the photograph's `icc_profile` and `exif`.
 
+    Args:
+        result: masks of one photograph.
+        image: the photograph, RGB.
+        folder: of the files; it is made if need be.
+        stem: beginning of their names.
+        formats: keys of `FORMATS`.
+        photo: the photograph's file, which LabelMe opens beside the masks.
+
     Raises:
+        ImageError: the photograph is too large for an overlay.
         OutputError: a file cannot be written. Those named earlier are complete.
     """
     written = []
     for name in formats:
-        suffix = FORMATS[name].suffix
         if name == "mask":
-            for number, mask in enumerate(result.masks, start=1):
-                path = folder / (stem + suffix.format(number=number))
-                with replacing(path) as stream:
-                    write_mask(mask, stream)
-                written.append(path)
+            written += _write_masks(result, folder, stem)
             continue
-        path = folder / (stem + suffix)
+        path = folder / (stem + FORMATS[name].suffix)
         with replacing(path) as stream:
             if name == "overlay":
                 _write_overlay(result, image, stream)
+            elif name == "labelme":
+                write_labelme(result, stream, _relative(photo, folder) if photo else result.name)
             else:
                 _WRITERS[name](result, stream)
         written.append(path)
     return written
 
 
+def are_written(folder: Path, stem: str, formats: Sequence[str], is_video: bool) -> bool:
+    """Whether the results of a picture or video are there. A picture without masks has no files of format `mask`."""
+    if is_video:
+        suffixes = [VIDEO_FORMATS[name] for name in {"overlay", *formats}]
+    else:
+        suffixes = [FORMATS[name].suffix.format(number=1) for name in formats]
+    return all((folder / (stem + suffix)).is_file() for suffix in suffixes)
+
+
+def _write_masks(result: Result, folder: Path, stem: str) -> list[Path]:
+    """Files of single masks, the first one last: where it is, all of them are."""
+    paths = [folder / (stem + FORMATS["mask"].suffix.format(number=number + 1)) for number in range(len(result.masks))]
+    for path, mask in reversed(list(zip(paths, result.masks, strict=True))):
+        with replacing(path) as stream:
+            write_mask(mask, stream)
+    return paths
+
+
+def _relative(photo: Path, folder: Path) -> str:
+    """The photograph as seen from the folder, links followed; its full path if it is on another drive."""
+    target = Path(os.path.realpath(photo.parent)) / photo.name
+    try:
+        return Path(os.path.relpath(target, os.path.realpath(folder))).as_posix()
+    except ValueError:
+        return target.as_posix()
+
+
 def _write_overlay(result: Result, image: Image.Image, stream: IO[bytes]) -> None:
     """A JPEG file with the colour profile and the dates of the photograph; its orientation is no longer its own."""
+    if max(image.size) > _JPEG_SIDE:
+        raise ImageError(
+            f"{result.name}: {image.width} x {image.height} pixels, an overlay (JPEG) has at most {_JPEG_SIDE} a side; "
+            "ask for other formats"
+        )
     draw_overlay(image, result)
     kept = {"exif": dates_of(image), "icc_profile": image.info.get("icc_profile")}
     image.save(

@@ -1,6 +1,7 @@
 """The command `tinysam-run`: what it writes, says and returns."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -15,7 +16,8 @@ from PIL import Image
 
 from tests.runtime import disc_model
 from tests.runtime.conftest import picture
-from tinysam.runtime import cli
+from tests.runtime.test_samples import wide_gamut
+from tinysam.runtime import cli, errors
 from tinysam.runtime.errors import PromptError
 from tinysam.runtime.objects import group_prompts
 
@@ -116,7 +118,7 @@ def test_folder_with_failures_does_the_rest_and_counts(tmp_path: Path, capfd: py
     (folder / "c.jpg").write_bytes(b"")
     (folder / "notes.txt").write_text("not looked at")
     ran = Ran((str(folder), "--point", "9,9"), capfd)
-    assert ran.code == cli.EXIT_FAILED
+    assert ran.code == errors.EXIT_FAILED
     assert "c.jpg: empty file" in ran.err
     assert "1 of 3 pictures failed" in ran.err
     assert sorted(path.name for path in Path("out").iterdir()) == ["a.overlay.jpg", "b.overlay.jpg"]
@@ -135,28 +137,28 @@ def test_pattern_and_names_that_clash(tmp_path: Path, capfd: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ((), cli.EXIT_USAGE, "no picture given"),
-        (("none.jpg",), cli.EXIT_FAILED, "none.jpg: no such file"),
-        (("*.none",), cli.EXIT_USAGE, "no file matches"),
-        (("PHOTO", "--point", "1"), cli.EXIT_USAGE, "expected X,Y or X,Y,LABEL"),
-        (("PHOTO", "--point", "1,2,3"), cli.EXIT_USAGE, "LABEL 1 (object) or 0"),
-        (("PHOTO", "--point", "nan,2"), cli.EXIT_USAGE, "finite"),
-        (("PHOTO", "--point", "a,b"), cli.EXIT_USAGE, "numbers separated by commas"),
-        (("PHOTO", "--point", "61,2"), cli.EXIT_FAILED, "point (61, 2) lies outside the image"),
-        (("PHOTO", "--box", "5,5,5,9"), cli.EXIT_USAGE, "X1 must exceed X0"),
-        (("PHOTO", "--box", "1,2,3"), cli.EXIT_USAGE, "expected X0,Y0,X1,Y1"),
-        (("PHOTO", "--box", "70,0,80,9"), cli.EXIT_FAILED, "lies outside the image, which is 60 wide"),
+        ((), errors.EXIT_USAGE, "no picture given"),
+        (("none.jpg",), errors.EXIT_FAILED, "none.jpg: no such file"),
+        (("*.none",), errors.EXIT_USAGE, "no file matches"),
+        (("PHOTO", "--point", "1"), errors.EXIT_USAGE, "expected X,Y or X,Y,LABEL"),
+        (("PHOTO", "--point", "1,2,3"), errors.EXIT_USAGE, "LABEL 1 (object) or 0"),
+        (("PHOTO", "--point", "nan,2"), errors.EXIT_USAGE, "finite"),
+        (("PHOTO", "--point", "a,b"), errors.EXIT_USAGE, "numbers separated by commas"),
+        (("PHOTO", "--point", "61,2"), errors.EXIT_FAILED, "point (61, 2) lies outside the image"),
+        (("PHOTO", "--box", "5,5,5,9"), errors.EXIT_USAGE, "X1 must exceed X0"),
+        (("PHOTO", "--box", "1,2,3"), errors.EXIT_USAGE, "expected X0,Y0,X1,Y1"),
+        (("PHOTO", "--box", "70,0,80,9"), errors.EXIT_FAILED, "lies outside the image, which is 60 wide"),
         (
             ("PHOTO", "--box", "1,1,9,9", "--box", "20,20,30,30", "--point", "50,5"),
-            cli.EXIT_USAGE,
+            errors.EXIT_USAGE,
             "none of the 2 boxes",
         ),
-        (("PHOTO", "--format", "gif"), cli.EXIT_USAGE, "'gif': expected some of overlay, mask"),
-        (("PHOTO", "--threads", "0"), cli.EXIT_USAGE, "whole number from 1"),
-        (("PHOTO", "--pred-iou-thresh", "2"), cli.EXIT_USAGE, "from 0 to 1"),
-        (("PHOTO", "--model", "nowhere"), cli.EXIT_ARTIFACTS, "no model at nowhere"),
-        (("PHOTO", "--backend", "tflite"), cli.EXIT_ARTIFACTS, "has no encoder for backend tflite"),
-        (("PHOTO", "--max-pixels", "2399"), cli.EXIT_FAILED, "60 x 40 pixels, the limit is 2399"),
+        (("PHOTO", "--format", "gif"), errors.EXIT_USAGE, "'gif': expected some of overlay, mask"),
+        (("PHOTO", "--threads", "0"), errors.EXIT_USAGE, "whole number from 1"),
+        (("PHOTO", "--pred-iou-thresh", "2"), errors.EXIT_USAGE, "from 0 to 1"),
+        (("PHOTO", "--model", "nowhere"), errors.EXIT_ARTIFACTS, "no model at nowhere"),
+        (("PHOTO", "--backend", "tflite"), errors.EXIT_ARTIFACTS, "has no encoder for backend tflite"),
+        (("PHOTO", "--max-pixels", "2399"), errors.EXIT_FAILED, "60 x 40 pixels, the limit is 2399"),
     ],
 )
 def test_one_line_and_an_exit_code_for_every_mistake(
@@ -178,18 +180,18 @@ def test_damaged_artifacts_and_unwritable_output(
     (folder / "decoder.int8.onnx").write_bytes(data[:-1] + b"\0")
     ran = Ran((str(photo), str(photo), "--model", str(folder), "--point", "5,5"), capfd)
     assert "damaged" in ran.error
-    assert ran.code == cli.EXIT_ARTIFACTS
+    assert ran.code == errors.EXIT_ARTIFACTS
     Path("out").write_text("a file is in the way")
     ran = Ran((str(photo), "--point", "5,5"), capfd)
     assert "cannot write out" in ran.error
-    assert ran.code == cli.EXIT_OUTPUT
+    assert ran.code == errors.EXIT_OUTPUT
 
 
 def test_missing_engine(photo: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinysam.runtime.engines.formats.find_spec", lambda name: None)
     ran = Ran((str(photo), "--point", "5,5"), capfd)
     assert "pip install tinysam-edge[onnx]" in ran.error
-    assert ran.code == cli.EXIT_ENGINE
+    assert ran.code == errors.EXIT_ENGINE
 
 
 def test_standard_input_through_a_pipe(photo: Path, disc_artifacts: Path) -> None:
@@ -236,7 +238,7 @@ def test_interrupt_that_comes_back_as_another_error(
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     monkeypatch.setattr("tinysam.runtime.command.run_one", interrupted)
     try:
-        assert cli.main([str(photo)]) == cli.EXIT_INTERRUPTED
+        assert cli.main([str(photo)]) == errors.EXIT_INTERRUPTED
     finally:
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])
@@ -262,7 +264,8 @@ def test_interrupted_run_leaves_whole_files_only(tmp_path: Path, signal_number: 
         time.sleep(0.01)
     process.send_signal(signal_number)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (cli.EXIT_INTERRUPTED, b"tinysam-run: error: interrupted\n")
+    assert process.returncode == errors.EXIT_INTERRUPTED
+    assert err == b"tinysam-run: error: interrupted; the same command with --skip-existing does the rest\n"
     written = list(Path("out").iterdir())
     assert 0 < len(written) < 40
     for path in written:
@@ -283,6 +286,167 @@ def test_closed_pipe_ends_quietly(photo: Path) -> None:
     command = f"{sys.executable} -m tinysam.runtime.cli {photo} --point 9,9 --timing | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "box"),
+    [
+        (("--box", "-10,-10,50,50"), [-10, -10, 50, 50]),
+        (("--box=-10,-10,50,50",), [-10, -10, 50, 50]),
+        (("--box", "-.5, -1e1; 50 50"), [-0.5, -10, 50, 50]),
+        (("--box", "[5, 6, 50, 30]"), [5, 6, 50, 30]),
+        (("--box", "5 6 50 30", "--mode", "Grid", "--precision", "INT8", "--backend", "ONNX"), [5, 6, 50, 30]),
+    ],
+)
+def test_lists_as_people_type_them(
+    photo: Path, capfd: pytest.CaptureFixture[str], arguments: tuple[str, ...], box: list[float]
+) -> None:
+    ran = Ran((str(photo), *arguments, "--format", "JSON; NPZ"), capfd)
+    assert (ran.code, ran.err) == (0, "")
+    (annotation,) = json.loads(Path("out/photo.coco.json").read_text())["annotations"]
+    assert annotation["box"] == box
+    assert Path("out/photo.npz").is_file()
+
+
+def test_point_with_a_negative_number_is_outside_not_an_option(photo: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    ran = Ran((str(photo), "--point", "-5,5"), capfd)
+    assert ran.code == errors.EXIT_FAILED
+    assert "point (-5, 5) lies outside the image" in ran.error
+
+
+def test_version_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    ran = Ran(("--version",), capfd)
+    assert ran.code == 0
+    assert re.fullmatch(r"tinysam-run (\d+\.\d+\.\d+|\(not installed.*\))\n", ran.out)
+
+
+def test_skip_existing_goes_on_where_a_run_has_ended(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        picture().save(folder / f"{name}.png")
+    command = (str(folder), "--box", "5,5,30,30", "--format", "json,mask")
+    assert Ran(command, capfd).code == 0
+    Path("out/b.mask-001.png").unlink()
+    kept = Path("out/a.coco.json").stat().st_mtime_ns
+    ran = Ran((*command, "--skip-existing"), capfd)
+    assert ran.code == 0
+    assert re.findall(r"(\w)\.png: 1 mask,", ran.out) == ["b"]
+    assert "2 of 3 pictures skipped: their results are there" in ran.out
+    assert Path("out/a.coco.json").stat().st_mtime_ns == kept
+    ran = Ran((*command, "--skip-existing", "--model", "nowhere"), capfd)  # nothing to do needs no model
+    assert ran.code == 0
+    assert "3 of 3 pictures skipped" in ran.out
+    assert Ran((*command, "--format", "json,npz", "--skip-existing"), capfd).out.count(" 1 mask,") == 3
+
+
+def test_files_passed_over_are_said_at_the_end(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    picture().save(folder / "a.png")
+    (folder / "clip.mp4").write_bytes(b"x")
+    ran = Ran((str(folder), "--point", "9,9"), capfd)
+    assert ran.code == 0
+    assert (
+        ran.err
+        == f"tinysam-run: {folder}: note: passed over: videos, which have to be named one by one (1): clip.mp4\n"
+    )
+
+
+@pytest.mark.parametrize("formats", ["mask", "overlay,npz", "labelme,json"])
+def test_formats_that_a_video_does_not_have_are_refused(
+    photo: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], formats: str
+) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    ran = Ran((str(photo), str(tmp_path / "clip.mp4"), "--point", "9,9", "--format", formats), capfd)
+    assert ran.code == errors.EXIT_USAGE
+    assert "clip.mp4: a video has no results of format" in ran.error
+    assert not Path("out").exists()
+
+
+def test_one_odd_file_does_not_end_the_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    names = [
+        "a.png",
+        "line\nbreak.png",
+        os.fsdecode(b"caf\xe9.png"),
+        "\u6f22 \U0001f431.png",
+        "x" * 250 + ".png",
+        "z.png",
+    ]
+    for name in names:
+        picture().save(folder / name)
+    Path("out/a.coco.json/x").mkdir(parents=True)  # in the way of one result
+    (folder / "loop.png").symlink_to("loop.png")
+    ran = Ran((str(folder), str(folder / "loop.png"), "--point", "9,9", "--format", "json"), capfd)
+    assert ran.code == errors.EXIT_OUTPUT
+    assert ran.out.count(" 1 mask,") == len(names) - 1
+    assert ran.out.count("\n") == 2 * (len(names) - 1)
+    assert "a.coco.json: Is a directory" in ran.err
+    assert "loop.png: cannot be read" in ran.err
+    assert "2 of 7 pictures failed" in ran.err
+    assert len([path for path in Path("out").iterdir() if path.is_file()]) == len(names) - 1
+
+
+def test_surprise_in_one_picture_is_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tinysam.runtime import command
+
+    def surprising(source: str, max_pixels: int) -> object:
+        if "a.png" in source:
+            raise RecursionError("too deep\nindeed")
+        return real(source, max_pixels)
+
+    real = command.load_image
+    monkeypatch.setattr(command, "load_image", surprising)
+    for name in ("a.png", "b.png"):
+        picture().save(tmp_path / name)
+    ran = Ran(("a.png", "b.png", "--point", "9,9"), capfd)
+    assert ran.code == errors.EXIT_FAILED
+    assert "error: a.png: unexpected RecursionError: too deep indeed" in ran.err
+    assert Path("out/b.overlay.jpg").is_file()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full"])
+def test_closed_and_full_streams_leave_the_results_whole(photo: Path, closed: str) -> None:
+    command = f"{sys.executable} -m tinysam.runtime.cli {photo} --point 9,9 --format npz {closed}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == (errors.EXIT_OUTPUT if "full" in closed else 0)
+    assert "Traceback" not in done.stderr
+    assert masks_of(Path("out/photo.npz")).any()
+
+
+def test_ascii_terminal_prints_any_name(tmp_path: Path) -> None:
+    picture().save(tmp_path / "\u00e9.png")
+    command = [sys.executable, "-m", "tinysam.runtime.cli", "\u00e9.png", "--point", "9,9"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.startswith("\\xe9.png: 1 mask")
+
+
+def test_photographs_note_and_profile_reach_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0132], exif[0x010F] = 6, "2024:05:06 07:08:09", "maker"
+    exif.get_ifd(0x8769)[0x9003] = "2024:05:06 07:08:09"
+    wide = wide_gamut()
+    picture().transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.jpg", exif=exif, icc_profile=wide, quality=100)
+    deep = Image.fromarray(np.linspace(0, 4095, 2400).reshape(40, 60).astype(np.uint16))
+    deep.save(tmp_path / "b.png")
+    ran = Ran(("a.jpg", "b.png", "--point", "50,30"), capfd)
+    assert ran.code == 0
+    assert ran.err == "tinysam-run: b.png: note: uint16 samples scaled to 8 bits: 0 is black, 4095 is white\n"
+    with Image.open("out/a.overlay.jpg") as overlay:
+        assert overlay.size == (60, 40)
+        assert overlay.info["icc_profile"] == wide
+        kept = overlay.getexif()
+        assert (kept.get(0x0132), kept.get(0x0112), kept.get(0x010F)) == ("2024:05:06 07:08:09", None, None)
+        assert kept.get_ifd(0x8769)[0x9003] == "2024:05:06 07:08:09"
+        drawn = np.asarray(overlay, np.float32)
+    with Image.open("a.jpg") as stored:
+        upright = np.asarray(stored.transpose(Image.Transpose.ROTATE_270), np.float32)
+    assert np.abs(drawn[:, :15] - upright[:, :15]).mean() < 4  # far from the mask, in the photograph's own colours
 
 
 def test_grouping_of_prompts() -> None:

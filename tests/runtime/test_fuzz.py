@@ -14,10 +14,10 @@ from PIL import Image
 
 from tests.runtime import disc_model
 from tests.runtime.conftest import picture
-from tinysam.runtime import cli
+from tinysam.runtime import cli, errors
 from tinysam.runtime.manifest import FILE_NAME, sealed
 
-CODES = {0, cli.EXIT_FAILED, cli.EXIT_USAGE, cli.EXIT_ARTIFACTS, cli.EXIT_ENGINE, cli.EXIT_OUTPUT}
+CODES = {0, errors.EXIT_FAILED, errors.EXIT_USAGE, errors.EXIT_ARTIFACTS, errors.EXIT_ENGINE, errors.EXIT_OUTPUT}
 PICTURES, MANIFESTS, PROMPTS = 400, 200, 150
 _PARTS = 10
 """Each kind is cut into so many tests: a failure then names a part that runs in a second."""
@@ -113,7 +113,7 @@ def test_damaged_pictures(disc_artifacts: Path, tmp_path: Path, capfd: pytest.Ca
         arguments = [str(path), "--model", str(disc_artifacts), "--point", "5,5", "--threads", "1"]
         codes.append(check(arguments, f"part {part} picture {index}", capfd))
     assert 0 in codes
-    assert cli.EXIT_FAILED in codes
+    assert errors.EXIT_FAILED in codes
 
 
 STRANGE: list[Any] = [
@@ -170,7 +170,7 @@ def test_damaged_manifests(
         (folder / FILE_NAME).write_text(written, encoding="utf-8")
         arguments = [str(photo), "--model", str(folder), "--points-per-side", "2", "--threads", "1"]
         codes.append(check(arguments, f"part {part} manifest {index}", capfd))
-    assert cli.EXIT_ARTIFACTS in codes
+    assert errors.EXIT_ARTIFACTS in codes
 
 
 @pytest.mark.parametrize("part", range(_PARTS))
@@ -210,7 +210,7 @@ def test_damaged_prompts(disc_artifacts: Path, photo: Path, capfd: pytest.Captur
             arguments.append(f"{option}={','.join(plain)}")
         codes.append(check(arguments, f"part {part} prompt {index}: {arguments[4:]}", capfd))
     assert 0 in codes
-    assert {cli.EXIT_USAGE, cli.EXIT_FAILED} & set(codes)
+    assert {errors.EXIT_USAGE, errors.EXIT_FAILED} & set(codes)
 
 
 def test_damaged_graphs(photo: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -224,5 +224,5 @@ def test_damaged_graphs(photo: Path, tmp_path: Path, capfd: pytest.CaptureFixtur
             if (folder / name).read_bytes() == data:
                 continue
             code = check([str(photo), "--model", str(folder), "--point", "5,5"], f"{name} {index}", capfd)
-            assert code == cli.EXIT_ARTIFACTS
+            assert code == errors.EXIT_ARTIFACTS
         (folder / name).write_bytes(data)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.runtime.test_cli import Ran
-from tinysam.runtime import Segmenter, cli
+from tinysam.runtime import Segmenter, errors
 from tinysam.runtime.masks.rle import Rle
 from tinysam.runtime.objects import ObjectPrompt
 from tinysam.runtime.results import MaskRecord
@@ -128,11 +128,11 @@ def test_video_file_gives_an_overlay_video_and_tracks(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("CLIP",), cli.EXIT_FAILED, "give --point or --box"),
-        (("CLIP", "--point", "200,1"), cli.EXIT_FAILED, "lies outside the image"),
-        (("none.mp4", "--point", "1,1"), cli.EXIT_FAILED, "none.mp4: no such file"),
-        (("TEXT", "--point", "1,1"), cli.EXIT_FAILED, "cannot be opened"),
-        (("--camera", "77", "--point", "1,1"), cli.EXIT_FAILED, "camera 77: cannot be opened"),
+        (("CLIP",), errors.EXIT_FAILED, "give --point or --box"),
+        (("CLIP", "--point", "200,1"), errors.EXIT_FAILED, "lies outside the image"),
+        (("none.mp4", "--point", "1,1"), errors.EXIT_FAILED, "none.mp4: no such file"),
+        (("TEXT", "--point", "1,1"), errors.EXIT_FAILED, "cannot be opened"),
+        (("--camera", "77", "--point", "1,1"), errors.EXIT_FAILED, "camera 77: cannot be opened"),
     ],
 )
 def test_mistakes_are_said_in_one_line(
@@ -160,4 +160,4 @@ def test_without_opencv_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "cv2", None)
     ran = Ran((str(clip), "--model", str(disc_artifacts), "--point", "1,1"), capfd)
     assert "pip install tinysam-edge[video]" in ran.error
-    assert ran.code == cli.EXIT_ENGINE
+    assert ran.code == errors.EXIT_ENGINE
