@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from tinysam.runtime.masks import rle
 from tinysam.runtime.masks.nms import nms
-from tinysam.runtime.masks.polygons import outlines, polygons, simplified
+from tinysam.runtime.masks.polygons import outlines, polygons, ring_area, simplified
 from tinysam.runtime.masks.regions import components, remove_small_regions
 from tinysam.runtime.masks.rle import Rle
 
@@ -137,6 +137,47 @@ def test_polygons_of_a_smooth_shape_fill_it_again() -> None:
         ImageDraw.Draw(canvas).polygon([(float(a) - 0.5, float(b) - 0.5) for a, b in ring], fill=1)
     drawn = np.asarray(canvas)
     assert (drawn & mask).sum() / (drawn | mask).sum() > 0.95
+
+
+def filled(mask: np.ndarray, tolerance_px: float) -> np.ndarray:
+    """The polygons of a mask, filled by pycocotools."""
+    height, width = mask.shape
+    rings = polygons(Rle.encode(mask), tolerance_px)
+    decoded = coco.decode(coco.merge(coco.frPyObjects([ring.ravel().tolist() for ring in rings], height, width)))
+    return np.asarray(decoded, np.bool_)
+
+
+@settings(max_examples=300)
+@given(masks.filter(np.any))
+def test_polygons_with_bridges_are_the_mask(mask: np.ndarray) -> None:
+    np.testing.assert_array_equal(filled(mask, 0.0), mask)
+    assert sum(map(ring_area, polygons(Rle.encode(mask), 0.0))) == mask.sum()
+
+
+def disc(x: float, y: float, radius: float) -> np.ndarray:
+    rows, columns = np.mgrid[:120, :160]
+    return np.asarray(np.hypot(columns - x, rows - y) < radius)
+
+
+HOLED = {
+    "ring": disc(80, 60, 50) & ~disc(80, 60, 30),
+    "target": (disc(80, 60, 55) & ~disc(80, 60, 45)) | (disc(80, 60, 35) & ~disc(80, 60, 25)) | disc(80, 60, 10),
+    "button": disc(80, 60, 55) & ~disc(60, 60, 8) & ~disc(100, 60, 8) & ~disc(80, 40, 8) & ~disc(80, 80, 8),
+    "hole in each of two parts": (disc(40, 60, 35) & ~disc(40, 60, 15)) | (disc(120, 60, 35) & ~disc(120, 60, 15)),
+    "hole that touches the border": disc(80, 60, 50) & ~disc(80, 12, 20),
+}
+
+
+@pytest.mark.parametrize("name", HOLED)
+def test_holes_stay_holes_in_simplified_polygons(name: str) -> None:
+    mask = HOLED[name]
+    drawn = filled(mask, 1.0)
+    assert (drawn & mask).sum() / (drawn | mask).sum() > 0.94
+    canvas = Image.new("1", (160, 120))
+    for ring in polygons(Rle.encode(mask)):
+        ImageDraw.Draw(canvas).polygon([(float(a) - 0.5, float(b) - 0.5) for a, b in ring], fill=1)
+    inner = np.asarray(canvas) & ~mask  # Pillow also draws the edges themselves
+    assert inner.sum() < 0.12 * mask.sum()
 
 
 def test_simplified_outline_stays_near() -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.runtime.conftest import picture
-from tinysam.runtime.errors import OutputError
+from tinysam.runtime.errors import ImageError, OutputError
 from tinysam.runtime.formats import FORMATS
 from tinysam.runtime.masks.rle import Rle
 from tinysam.runtime.outputs import overlay
@@ -119,6 +119,57 @@ def test_coco_polygons_are_filled_by_pycocotools(result: Result, tmp_path: Path)
     for annotation, mask in zip(dataset.loadAnns(dataset.getAnnIds()), masks(), strict=True):
         filled = dataset.annToMask(annotation).astype(bool)
         assert (filled & mask).sum() / (filled | mask).sum() > 0.93
+
+
+def test_polygons_of_a_ring_keep_its_hole_and_say_their_own_area(tmp_path: Path) -> None:
+    coco = pytest.importorskip("pycocotools.coco")
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    distance = np.hypot(x - 60, y - 45)
+    ring = (distance < 40) & (distance > 20)
+    record = MaskRecord(Rle.encode(ring), 0.9, 0.9)
+    (path,) = write(Result("ring.jpg", SIZE, [record], "disc-64", "onnx", "fp32"), tmp_path, "polygons")
+    dataset = coco.COCO(path)
+    (annotation,) = dataset.loadAnns(dataset.getAnnIds())
+    filled = dataset.annToMask(annotation).astype(bool)
+    assert (filled & ring).sum() / (filled | ring).sum() > 0.95
+    assert annotation["area"] == pytest.approx(filled.sum(), rel=0.01)
+    rows, columns = np.nonzero(filled)
+    box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+    np.testing.assert_allclose(annotation["bbox"], box, atol=1)
+
+
+@pytest.mark.parametrize("place", ["out", "photos", "photos/deep/er", "link"])
+def test_labelme_finds_the_photograph_from_its_file(result: Result, tmp_path: Path, place: str) -> None:
+    photo = tmp_path / "photos" / "a photo.jpg"
+    photo.parent.mkdir()
+    picture(SIZE[1], SIZE[0]).save(photo)
+    if place == "link":
+        (tmp_path / "far" / "away").mkdir(parents=True)
+        (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
+    image = picture(SIZE[1], SIZE[0])
+    (path,) = write_result(result, image, tmp_path / place, "photo", ["labelme"], photo)
+    found = path.parent / json.loads(path.read_text())["imagePath"]  # as LabelMe does
+    assert found.samefile(photo)
+
+
+def test_labelme_names_the_whole_path_of_a_photograph_on_another_drive(
+    result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_drive(*_: object) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr("os.path.relpath", other_drive)
+    image = picture(SIZE[1], SIZE[0])
+    (path,) = write_result(result, image, tmp_path, "photo", ["labelme"], tmp_path / "photo.jpg")
+    assert json.loads(path.read_text())["imagePath"] == (tmp_path.resolve() / "photo.jpg").as_posix()
+
+
+def test_overlay_of_a_very_wide_photograph_is_refused_in_words(tmp_path: Path) -> None:
+    size = (2, 65501)
+    wide = Result("wide.png", size, [MaskRecord(Rle.encode(np.ones(size, np.bool_)), 1, 1)], "disc-64", "onnx", "fp32")
+    with pytest.raises(ImageError, match="at most 65500 a side; ask for other formats"):
+        write_result(wide, Image.new("RGB", (65501, 2)), tmp_path, "wide", ["overlay"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_labelme_document(result: Result, tmp_path: Path) -> None:
