@@ -1,17 +1,12 @@
 """Blocks of a graph: what is quantized or left in float as one, and what its integers save on the device."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tinysam.calibration.errors import CalibrationError
 from tinysam.calibration.observers import Observation
 from tinysam.calibration.onnx_graph import Graph, LinearNode
 
-PATTERN = re.compile(
-    r"(?:decoder\.)?("
-    r"stages\.\d+\.\d+|convolutions\.\d+|mergings\.\d+|"
-    r"transformer\.layers\.\d+|transformer\.final|[^.]+)"
-)
 SAVED_PER_MAC = 0.23
 """Instructions that an int8 multiply-accumulate saves on a Cortex-A76 against fp32.
 
@@ -47,12 +42,28 @@ def macs(node: LinearNode, seen: Mapping[str, Observation]) -> float:
     return seen[node.output].size * node.weight[0].size if node.output in seen else 0.0
 
 
-def blocks_of(graph: Graph, seen: Mapping[str, Observation]) -> list[Block]:
-    """Blocks in order of execution; weights are named by the path of their module."""
+def block_name(parameter: str, patterns: tuple[str, ...]) -> str:
+    """Path of the block that a weight belongs to; CalibrationError if it belongs to none.
+
+    Args:
+        parameter: path of the weight.
+        patterns: paths of the graph's blocks, in which `*` stands for any one name.
+    """
+    path = parameter.split(".")
+    for start in (0, 1):  # a module around the graph puts a name of its own in front
+        for pattern in patterns:
+            names = pattern.split(".")
+            head = path[start : start + len(names)]
+            if len(head) == len(names) and all(name in ("*", found) for name, found in zip(names, head, strict=True)):
+                return ".".join(head)
+    raise CalibrationError(f"weight {parameter} belongs to no block: name its module in the edge graph's BLOCKS")
+
+
+def blocks_of(graph: Graph, seen: Mapping[str, Observation], patterns: tuple[str, ...]) -> list[Block]:
+    """Blocks in order of execution; weights are named by the path of their module, `patterns` as in `block_name`."""
     members: dict[str, list[LinearNode]] = {}
     for node in graph.linear_nodes():
-        match = PATTERN.match(node.parameter)
-        members.setdefault(match.group(1) if match else node.parameter, []).append(node)
+        members.setdefault(block_name(node.parameter, patterns), []).append(node)
     return [
         Block(name, tuple(node.name for node in nodes), SAVED_PER_MAC * sum(macs(n, seen) for n in nodes) / 1e6)
         for name, nodes in members.items()

@@ -22,9 +22,10 @@ def load_teacher(name: str, checkpoint: Path | None, image_size: int, device: st
     """
     variant = get_variant(name)
     if variant.teacher_only and variant.image_size != image_size:
+        theirs, ours = (side // variant.encoder.stride for side in (variant.image_size, image_size))
         raise TeacherError(
-            f"teacher {name} makes embeddings of {variant.image_size // 16} x {variant.image_size // 16}, the student "
-            f"at {image_size} of {image_size // 16} x {image_size // 16}: train with --image-size {variant.image_size}"
+            f"teacher {name} makes embeddings of {theirs} x {theirs}, the student at {image_size} of {ours} x {ours}: "
+            f"train with --image-size {variant.image_size}"
         )
     teacher = load(variant, checkpoint, image_size).to(device)
     return teacher.requires_grad_(False).eval()

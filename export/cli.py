@@ -21,7 +21,9 @@ def parser() -> argparse.ArgumentParser:
         prog="tinysam-export",
         description="Export a tiny Segment-Anything model to ONNX and TFLite, fp32 and INT8.",
     )
-    options.add_argument("--variant", default="nano", help="nano, tinysam or mobilesam (default: nano)")
+    options.add_argument(
+        "--variant", default="nano", help="model, as nano or tinysam; an unknown name lists all (default: nano)"
+    )
     options.add_argument(
         "--checkpoint", type=Path, help="official .pth/.pt, or .safetensors (default: embedded weights)"
     )

@@ -18,7 +18,7 @@ projection of TinyViT-5M at 1024 and one click, and no per-head transposes of im
 """
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -290,6 +290,18 @@ class Attended(NamedTuple):
 
 class DecoderGraph(nn.Module):
     """Prompts and image embedding to low-res masks and predicted IoU; see `docs/artifacts.md` for the tensors."""
+
+    BLOCKS: ClassVar[tuple[str, ...]] = (
+        "prompt_tokens",
+        "mask_prompt",
+        "transformer.layers.*",
+        "transformer.final",
+        "upscaling",
+        "hypernetworks",
+        "iou_head",
+        "iou_last",
+    )
+    """Modules that INT8 quantizes, or keeps in float, as one: paths in which `*` stands for any one name."""
 
     def __init__(self, sam: Sam, mask_tokens: tuple[int, ...], channels_last: bool) -> None:
         super().__init__()

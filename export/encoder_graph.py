@@ -1,23 +1,21 @@
-"""The image encoder as an edge graph: the same mathematics as `tinysam.models.tinyvit` in operations that run well.
+"""The image encoder as an edge graph: the plain model's mathematics in operations that run well on devices.
 
-What changes against the plain model, none of which changes the result:
+An encoder's kind names its class here (`EncoderSizes.edge_graph`); what every kind shares is in this file:
 
-1. Batch norm is folded into the convolution before it.
-2. The affine part of a layer norm is folded into the linear layer after it.
-3. The fused q/k/v weight, interleaved per head, becomes three; the attention scale is folded into q.
-4. The attention bias is gathered from its table once.
-5. Windows are cut with tensors of at most four different axes, which converters handle reliably.
-6. Every linear layer sees a 2-D tensor, so that it becomes one Gemm or FullyConnected with its bias.
-7. Between the convolutions there are only tensors of two axes, rows of channels. A square map whose side equals its
-   number of channels (128 in TinyViT-5M at 1024) would leave a converter to guess which axis is which.
+1. Batch norm is folded into the convolution before it, the affine part of a layer norm into the linear layer after it.
+2. Every linear layer sees a 2-D tensor, so that it becomes one Gemm or FullyConnected with its bias.
+3. SAM's neck normalizes over the last axis, and the embedding comes out channel-first or channel-last.
 """
+
+from importlib import import_module
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tinysam.models.encoder import ImageEncoder
 from tinysam.models.layers import ConvNorm, LayerNorm2d
-from tinysam.models.tinyvit import MBConv, PatchEmbed, PatchMerging, TinyViT, TinyViTBlock, WindowAttention
 
 
 def fold_norm(layer: ConvNorm) -> nn.Conv2d:
@@ -38,6 +36,12 @@ def fold_affine(norm: nn.LayerNorm, weight: Tensor, bias: Tensor) -> nn.Linear:
     return linear(weight * norm.weight, bias + weight @ norm.bias)
 
 
+def fold_stem(stem: nn.Sequential) -> nn.Sequential:
+    """The first two convolutions of an encoder, with an activation between them, with folded norms."""
+    first, activation, second = stem
+    return nn.Sequential(fold_norm(first), activation, fold_norm(second))
+
+
 class Normalize(nn.Module):
     """Layer normalization over the last axis without scale and shift."""
 
@@ -47,104 +51,6 @@ class Normalize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.shape, eps=self.eps)
-
-
-class EdgeMBConv(nn.Module):
-    """`MBConv` with folded norms."""
-
-    def __init__(self, block: MBConv) -> None:
-        super().__init__()
-        self.expand, self.depthwise, self.project = (fold_norm(c) for c in (block.conv1, block.conv2, block.conv3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.gelu(self.depthwise(F.gelu(self.expand(x))))
-        return F.gelu(x + self.project(y))
-
-
-class EdgeMerging(nn.Module):
-    """`PatchMerging` with folded norms."""
-
-    def __init__(self, merging: PatchMerging) -> None:
-        super().__init__()
-        self.expand, self.depthwise, self.project = (
-            fold_norm(c) for c in (merging.conv1, merging.conv2, merging.conv3)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.project(F.gelu(self.depthwise(F.gelu(self.expand(x)))))
-
-
-class EdgeAttention(nn.Module):
-    """`WindowAttention` on (windows * cells, dim) rows, norm included."""
-
-    def __init__(self, attention: WindowAttention) -> None:
-        super().__init__()
-        self.heads, self.cells = attention.heads, attention.window**2
-        dim = attention.proj.in_features
-        self.head_dim = dim // self.heads
-        self.norm = Normalize(attention.norm)
-        weight = attention.qkv.weight.view(self.heads, 3, self.head_dim, dim)
-        bias = attention.qkv.bias.view(self.heads, 3, self.head_dim)
-        scales = (self.head_dim**-0.5, 1.0, 1.0)
-        self.q, self.k, self.v = (
-            fold_affine(attention.norm, weight[:, i].reshape(dim, dim) * s, bias[:, i].reshape(dim) * s)
-            for i, s in enumerate(scales)
-        )
-        self.proj = linear(attention.proj.weight, attention.proj.bias)
-        bias_table = attention.attention_biases[:, attention.bias_indexes]
-        self.bias: Tensor
-        self.register_buffer("bias", bias_table.detach()[None].clone())
-
-    def split(self, x: Tensor) -> Tensor:
-        """(windows * cells, dim) -> (windows, heads, cells, head_dim)."""
-        return x.reshape(-1, self.cells, self.heads, self.head_dim).transpose(1, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(x)
-        scores = self.split(self.q(x)) @ self.split(self.k(x)).transpose(2, 3) + self.bias
-        y = scores.softmax(-1) @ self.split(self.v(x))
-        return self.proj(y.transpose(1, 2).reshape(-1, self.heads * self.head_dim))
-
-
-def to_rows(x: Tensor) -> Tensor:
-    """(1, C, H, W) -> (H * W, C)."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-
-
-def to_map(rows: Tensor, side: int) -> Tensor:
-    """(side * side, C) -> (1, C, side, side)."""
-    return rows.reshape(1, side, side, rows.shape[1]).permute(0, 3, 1, 2)
-
-
-class EdgeBlock(nn.Module):
-    """`TinyViTBlock` on (side * side, C) rows."""
-
-    def __init__(self, block: TinyViTBlock, side: int) -> None:
-        super().__init__()
-        self.side, self.window = side, block.attn.window
-        self.windows = -(-side // self.window)
-        self.attention = EdgeAttention(block.attn)
-        self.local_conv = fold_norm(block.local_conv)
-        self.norm = Normalize(block.mlp.norm)
-        self.fc1 = fold_affine(block.mlp.norm, block.mlp.fc1.weight, block.mlp.fc1.bias)
-        self.fc2 = linear(block.mlp.fc2.weight, block.mlp.fc2.bias)
-
-    def attend(self, rows: Tensor) -> Tensor:
-        """Attention inside windows. The map is (height, width * C) for padding and cropping: two axes, no doubt."""
-        n, ws, c, side = self.windows, self.window, rows.shape[1], self.side
-        missing = n * ws - side
-        x = rows.reshape(side, side * c)
-        if missing:
-            x = F.pad(x, (0, missing * c, 0, missing))
-        x = x.reshape(n, ws, n, ws * c).transpose(1, 2).reshape(n * n * ws * ws, c)
-        x = self.attention(x)
-        x = x.reshape(n, n, ws, ws * c).transpose(1, 2).reshape(n * ws, n * ws * c)
-        return x[:side, : side * c].reshape(side * side, c)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        rows = rows + self.attend(rows)
-        rows = to_rows(self.local_conv(to_map(rows, self.side)))
-        return rows + self.fc2(F.gelu(self.fc1(self.norm(rows))))
 
 
 class ChannelNorm(nn.Module):
@@ -159,43 +65,43 @@ class ChannelNorm(nn.Module):
         return self.norm(x.permute(0, 2, 3, 1))
 
 
-def edge_patch_embed(embed: PatchEmbed) -> nn.Sequential:
-    """The first two convolutions with folded norms."""
-    first, activation, second = embed.seq
-    return nn.Sequential(fold_norm(first), activation, fold_norm(second))
-
-
 class EncoderGraph(nn.Module):
-    """The whole encoder for one input size.
+    """An encoder for one input size.
 
-    (1, 3, S, S) -> (1, embed_dim, S/16, S/16), or (1, S/16, S/16, embed_dim) with `channels_last`.
+    (1, 3, S, S) -> (1, embed_dim, S/16, S/16), or (1, S/16, S/16, embed_dim) with `channels_last`. A kind of encoder
+    implements `features` and names its `BLOCKS`.
     """
 
-    def __init__(self, encoder: TinyViT, image_size: int, channels_last: bool) -> None:
+    BLOCKS: ClassVar[tuple[str, ...]] = ("reduce", "smooth")
+    """Modules that INT8 quantizes, or keeps in float, as one: paths in which `*` stands for any one name."""
+
+    def __init__(self, encoder: ImageEncoder, image_size: int, channels_last: bool) -> None:
         super().__init__()
         self.channels_last = channels_last
-        self.patch_embed = edge_patch_embed(encoder.patch_embed)
-        convolutions, *stages = encoder.layers
-        self.convolutions = nn.Sequential(*(EdgeMBConv(block) for block in convolutions.blocks))
-        self.mergings = nn.ModuleList(EdgeMerging(s.downsample) for s in (convolutions, *stages[:-1]))
-        self.sides = (image_size // 8, image_size // 16, image_size // 16)
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(EdgeBlock(block, side) for block in stage.blocks))
-            for stage, side in zip(stages, self.sides, strict=True)
-        )
         reduce, norm1, smooth, norm2 = encoder.neck
         self.reduce, self.norm1, self.smooth, self.norm2 = reduce, ChannelNorm(norm1), smooth, ChannelNorm(norm2)
 
+    def features(self, image: Tensor) -> Tensor:
+        """(1, 3, S, S) -> (1, C, S/16, S/16), which the neck projects to the embedding."""
+        raise NotImplementedError
+
     def forward(self, image: Tensor) -> Tensor:
-        x = self.convolutions(self.patch_embed(image))
-        for merging, stage, side in zip(self.mergings, self.stages, self.sides, strict=True):
-            x = to_map(stage(to_rows(merging(x))), side)
-        x = self.norm1(self.reduce(x)).permute(0, 3, 1, 2)
+        x = self.norm1(self.reduce(self.features(image))).permute(0, 3, 1, 2)
         x = self.norm2(self.smooth(x))
         return x if self.channels_last else x.permute(0, 3, 1, 2)
 
 
+def graph_class(encoder: ImageEncoder) -> type[EncoderGraph]:
+    """The edge graph that the encoder's kind names; ValueError for a teacher, which has none."""
+    name = encoder.sizes.edge_graph
+    if name is None:
+        raise ValueError(f"{type(encoder).__name__} has no edge graph: it is a teacher, too large for the edge")
+    module, graph = name.split(":")
+    found: type[EncoderGraph] = getattr(import_module(module), graph)
+    return found
+
+
 @torch.no_grad()
-def encoder_graph(encoder: TinyViT, image_size: int, channels_last: bool = False) -> EncoderGraph:
+def encoder_graph(encoder: ImageEncoder, image_size: int, channels_last: bool = False) -> EncoderGraph:
     """The edge graph of `encoder` for square inputs of `image_size` pixels, in evaluation mode."""
-    return EncoderGraph(encoder.eval(), image_size, channels_last).eval()
+    return graph_class(encoder)(encoder.eval(), image_size, channels_last).eval()

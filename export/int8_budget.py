@@ -1,6 +1,6 @@
 """What stays in float: the sensitivity of every block, and a choice for an accuracy budget."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,16 @@ def sensitivities(
     model: OnnxModel,
     judge: Judge,
     tell: Callable[[int, int], None],
+    patterns: Mapping[str, tuple[str, ...]],
 ) -> list[Sensitivity]:
-    """Judges every block of both parts on its own, in onnxruntime, in order of execution."""
+    """Judges every block of both parts on its own, in onnxruntime, in order of execution.
+
+    `patterns` names the blocks of each part, see `block_name`.
+    """
     blocks = {
-        part: blocks_of(Graph(onnx.load(folder / f"{part}.fp32.onnx")), calibration.of(part).observations)
+        part: blocks_of(
+            Graph(onnx.load(folder / f"{part}.fp32.onnx")), calibration.of(part).observations, patterns[part]
+        )
         for part in PARTS
     }
     found: list[Sensitivity] = []

@@ -9,6 +9,8 @@ from tinysam.calibration.feeds import ImageFeed
 from tinysam.calibration.images import ImageSet
 from tinysam.calibration.judge import Choose
 from tinysam.export import int8_report
+from tinysam.export.decoder_graph import DecoderGraph
+from tinysam.export.encoder_graph import graph_class
 from tinysam.export.int8_budget import (
     SENSITIVITY_IMAGES,
     Attempt,
@@ -74,7 +76,10 @@ class Quantization:
         runs, calibration = self.calibrated(model, notebook)
         with self.progress.step("sensitivity of every block") as details:
             judge = float_judge(model, runs[:SENSITIVITY_IMAGES], self.settings.seed, self.choose)
-            found = sensitivities(self.folder, calibration, self.settings.target, model, judge, self.progress.tell)
+            patterns = {"encoder": graph_class(self.sam.image_encoder).BLOCKS, "decoder": DecoderGraph.BLOCKS}
+            found = sensitivities(
+                self.folder, calibration, self.settings.target, model, judge, self.progress.tell, patterns
+            )
             worst = max(found, key=lambda s: s.judgement.drop)
             details.append(f"(worst alone: {worst.part} {worst.block.name}, {worst.judgement.drop:.2f} points)")
         best, attempts = self.written(model, runs, calibration, found)

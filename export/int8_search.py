@@ -14,7 +14,6 @@ from tinysam.export.decoder_graph import SelectiveDecoder, decoder_graph
 from tinysam.export.encoder_graph import encoder_graph
 from tinysam.export.int8_files import Calibration, Run
 from tinysam.models.sam import Sam
-from tinysam.models.tinyvit import TinyViT
 
 MOST_IMAGES = 32
 """Photographs of which gradients are taken."""
@@ -22,7 +21,6 @@ MOST_IMAGES = 32
 
 def graphs(sam: Sam, mask_tokens: tuple[int, ...]) -> dict[str, nn.Module]:
     """The PyTorch graphs behind the ONNX files, with the same names of parameters."""
-    assert isinstance(sam.image_encoder, TinyViT)
     return {
         "encoder": encoder_graph(sam.image_encoder, sam.image_size),
         "decoder": SelectiveDecoder(decoder_graph(sam, mask_tokens)).eval(),

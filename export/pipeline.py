@@ -18,7 +18,7 @@ from tinysam.export.reference import ReferenceCase, reference_cases
 from tinysam.export.settings import ExportSettings, fingerprint, tool_versions
 from tinysam.export.tensors import model_file
 from tinysam.models.checkpoint import load, weights_path
-from tinysam.models.sam import MEAN, STD, STRIDE, Sam
+from tinysam.models.sam import MEAN, STD, Sam
 from tinysam.runtime.engines import usable_cores
 from tinysam.runtime.errors import ArtifactError
 from tinysam.runtime.manifest import (
@@ -37,7 +37,7 @@ def empty_manifest(settings: ExportSettings, source: dict[str, Any]) -> Manifest
     return Manifest(
         variant=settings.variant.name,
         image_size=settings.image_size,
-        grid=settings.image_size // STRIDE,
+        grid=settings.image_size // settings.variant.encoder.stride,
         mean=MEAN,
         std=STD,
         mask_tokens=settings.mask_tokens,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tinysam.calibration.ranges import METHODS
 from tinysam.export.errors import ExportError
-from tinysam.models.variants import Variant, check_image_size
+from tinysam.models.variants import Variant, check_image_size, exported_variants
 from tinysam.runtime.manifest import ENGINES, PRECISIONS
 
 TARGETS = ("arm", "x86")
@@ -61,7 +61,7 @@ class ExportSettings:
             raise ExportError(f"largest drop {self.max_drop}: expected 0 to 100 points of mean IoU")
         if self.variant.teacher_only:
             raise ExportError(
-                f"{self.variant.name} is a teacher, too large for the edge: choose nano, tinysam or mobilesam"
+                f"{self.variant.name} is a teacher, too large for the edge: choose {', '.join(exported_variants())}"
             )
         check_image_size(self.variant, self.image_size)
         for what, given, known in (

@@ -14,9 +14,6 @@ from torch import Tensor
 from tinysam.models.sam import Sam
 from tinysam.models.variants import Variant, build
 
-IGNORED = ("image_encoder.norm_head.", "image_encoder.head.")
-"""TinyViT's classifier, which official files carry and segmentation does not use."""
-
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read or does not fit the variant; the message is one line."""
@@ -69,7 +66,8 @@ def names(keys: list[str], most: int = 3) -> str:
 
 def load_state(model: Sam, state: dict[str, Tensor], source: str) -> None:
     """Puts `state` into `model`; CheckpointError names what is missing, unknown, or of another shape or value."""
-    state = {key: value for key, value in state.items() if not key.startswith(IGNORED)}
+    unused = model.image_encoder.sizes.unused_keys
+    state = {key: value for key, value in state.items() if not key.startswith(unused)}
     expected = model.state_dict()
     missing = [key for key in expected if key not in state]
     unknown = [key for key in state if key not in expected]

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from tinysam.models.encoder import ImageEncoder
 from tinysam.models.mask_decoder import Decoded, MaskDecoder
 from tinysam.models.prompt_encoder import PromptEncoder
 from tinysam.runtime.labels import ABSENT
@@ -11,23 +12,22 @@ MEAN = (123.675, 116.28, 103.53)
 """Mean of the training images, RGB, in units of 0 to 255."""
 STD = (58.395, 57.12, 57.375)
 """Standard deviation of the training images, RGB, in units of 0 to 255."""
-STRIDE = 16
-"""Pixels of the model's input per cell of the embedding grid."""
 
 
 class Sam(nn.Module):
     """SAM with any image encoder; module names are those of the official checkpoints."""
 
-    def __init__(self, image_encoder: nn.Module, image_size: int, mlp_dim: int = 2048, embed_dim: int = 256) -> None:
+    def __init__(self, image_encoder: ImageEncoder, image_size: int, mlp_dim: int = 2048, embed_dim: int = 256) -> None:
         super().__init__()
-        self.image_size, self.grid = image_size, image_size // STRIDE
+        self.image_size, self.grid = image_size, image_size // image_encoder.sizes.stride
         self.image_encoder = image_encoder
         self.prompt_encoder = PromptEncoder(image_size, self.grid, embed_dim)
         self.mask_decoder = MaskDecoder(embed_dim, mlp_dim)
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) normalized RGB, zero-padded right and below -> (B, embed_dim, grid, grid)."""
-        return self.image_encoder(images)
+        embedding: Tensor = self.image_encoder(images)
+        return embedding
 
     def decode(self, embeddings: Tensor, coords: Tensor, labels: Tensor, mask_input: Tensor | None = None) -> Decoded:
         """Decodes P prompts.

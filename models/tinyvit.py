@@ -5,11 +5,13 @@ Four stages: inverted-bottleneck convolutions at stride 4, then three stages of 
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tinysam.models.encoder import ImageEncoder
 from tinysam.models.layers import ConvNorm, neck
 
 
@@ -25,6 +27,19 @@ class TinyViTSizes:
     """Attention heads of each stage (the first stage has no attention)."""
     windows: tuple[int, int, int, int] = (7, 7, 14, 7)
     """Side of the attention windows in cells (the first stage has none)."""
+
+    stride: ClassVar[int] = 16
+    edge_graph: ClassVar[str] = "tinysam.export.tinyvit_graph:TinyViTGraph"
+    unused_keys: ClassVar[tuple[str, ...]] = ("image_encoder.norm_head.", "image_encoder.head.")
+
+    def check_image_size(self, image_size: int) -> None:
+        """At multiples of 224 no window needs padding; 1024 is what the official models were trained at."""
+        if image_size != 1024 and (image_size <= 0 or image_size % 224):
+            raise ValueError(f"image size {image_size}: expected 1024 or a multiple of 224 (448, 672, 896)")
+
+    def build(self, image_size: int) -> "TinyViT":
+        """The encoder; its parameters do not depend on the size of the input."""
+        return TinyViT(self)
 
 
 class MBConv(nn.Module):
@@ -158,12 +173,11 @@ class Stage(nn.Module):
         return x if self.downsample is None else self.downsample(x)
 
 
-class TinyViT(nn.Module):
+class TinyViT(ImageEncoder):
     """Image encoder: (B, 3, S, S) normalized pixels -> (B, embed_dim, S/16, S/16)."""
 
     def __init__(self, sizes: TinyViTSizes, embed_dim: int = 256) -> None:
-        super().__init__()
-        self.sizes = sizes
+        super().__init__(sizes)
         dims = sizes.dims
         self.patch_embed = PatchEmbed(dims[0])
         strides = (2, 2, 1)

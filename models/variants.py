@@ -1,11 +1,13 @@
 """The registry of model variants: sizes, checkpoints, and the defaults that belong to a model rather than to code."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tinysam.models.encoder import EncoderSizes
+from tinysam.models.repvit import RepViTSizes
 from tinysam.models.sam import Sam
-from tinysam.models.tinyvit import TinyViT, TinyViTSizes
-from tinysam.models.vit import ViT, ViTSizes
+from tinysam.models.tinyvit import TinyViTSizes
+from tinysam.models.vit import ViTSizes
 
 
 @dataclass(frozen=True)
@@ -13,13 +15,12 @@ class Variant:
     """A model people can name on the command line."""
 
     name: str
-    encoder: TinyViTSizes | ViTSizes
+    encoder: EncoderSizes
+    """Sizes of the image encoder; their class says which kind it is, and what its edge graph is."""
     image_size: int
     """Default side of the model's input in pixels."""
     single_mask: bool
     """Whether mask token 0 (one unambiguous mask) was trained; TinySAM always gives masks 1 to 3."""
-    teacher_only: bool = False
-    """Whether this variant is too large for the devices this project is about."""
     embedded: str | None = None
     """File under `models/weights/` with the weights that come with the project."""
     mask_choice: str = "single"
@@ -32,9 +33,16 @@ class Variant:
     everything: Mapping[str, float] = field(default_factory=dict)
     """Thresholds of segment-everything that differ from SAM's, chosen on real images (names as in the manifest)."""
 
+    @property
+    def teacher_only(self) -> bool:
+        """Whether it is too large for the devices this project is about: it has no edge graph."""
+        return self.encoder.edge_graph is None
+
 
 TINYVIT_5M = TinyViTSizes(dims=(64, 128, 160, 320))
 TINYVIT_NANO = TinyViTSizes(dims=(32, 64, 128, 160), heads=(1, 2, 4, 5))
+REPVIT_M1_FUSED = RepViTSizes(dims=(48, 96, 192, 384), depths=(3, 4, 16, 3), fused=True, norms="branches")
+REPVIT_M2_3 = RepViTSizes(dims=(80, 160, 320, 640), depths=(7, 8, 36, 3), fused=False, norms="sum")
 
 VARIANTS = {
     variant.name: variant
@@ -58,9 +66,11 @@ VARIANTS = {
         ),
         Variant("tinysam", TINYVIT_5M, 1024, single_mask=False, mask_choice="best"),
         Variant("mobilesam", TINYVIT_5M, 1024, single_mask=True),
-        Variant("sam_vit_b", ViTSizes(768, 12, 12, (2, 5, 8, 11)), 1024, single_mask=True, teacher_only=True),
-        Variant("sam_vit_l", ViTSizes(1024, 24, 16, (5, 11, 17, 23)), 1024, single_mask=True, teacher_only=True),
-        Variant("sam_vit_h", ViTSizes(1280, 32, 16, (7, 15, 23, 31)), 1024, single_mask=True, teacher_only=True),
+        Variant("edgesam", REPVIT_M1_FUSED, 1024, single_mask=True, mask_choice="stability"),
+        Variant("repvitsam", REPVIT_M2_3, 1024, single_mask=True),
+        Variant("sam_vit_b", ViTSizes(768, 12, 12, (2, 5, 8, 11)), 1024, single_mask=True),
+        Variant("sam_vit_l", ViTSizes(1024, 24, 16, (5, 11, 17, 23)), 1024, single_mask=True),
+        Variant("sam_vit_h", ViTSizes(1280, 32, 16, (7, 15, 23, 31)), 1024, single_mask=True),
     )
 }
 
@@ -72,18 +82,21 @@ def get_variant(name: str) -> Variant:
     return VARIANTS[name]
 
 
+def exported_variants() -> list[str]:
+    """Names of the variants that can be exported."""
+    return [variant.name for variant in VARIANTS.values() if not variant.teacher_only]
+
+
 def check_image_size(variant: Variant, image_size: int) -> None:
     """Raises ValueError for an input size that the encoder cannot take."""
-    if isinstance(variant.encoder, ViTSizes):
-        if image_size != variant.image_size:
-            raise ValueError(f"{variant.name} takes {variant.image_size} pixels only, not {image_size}")
-    elif image_size != 1024 and (image_size <= 0 or image_size % 224):
-        raise ValueError(f"image size {image_size}: expected 1024 or a multiple of 224 (448, 672, 896)")
+    try:
+        variant.encoder.check_image_size(image_size)
+    except ValueError as error:
+        raise ValueError(f"{variant.name}: {error}") from None
 
 
 def build(variant: Variant, image_size: int | None = None) -> Sam:
     """The model of this variant with freshly initialized parameters, in evaluation mode."""
     size = variant.image_size if image_size is None else image_size
     check_image_size(variant, size)
-    encoders: dict[type, Callable[..., ViT | TinyViT]] = {ViTSizes: lambda s: ViT(s, size), TinyViTSizes: TinyViT}
-    return Sam(encoders[type(variant.encoder)](variant.encoder), size, variant.decoder_mlp_dim).eval()
+    return Sam(variant.encoder.build(size), size, variant.decoder_mlp_dim).eval()

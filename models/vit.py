@@ -1,15 +1,19 @@
 """SAM's ViT image encoder (Kirillov et al. 2023, arXiv:2304.02643; ViTDet windows, arXiv:2203.16527): the teacher."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tinysam.models.encoder import ImageEncoder
 from tinysam.models.layers import MLPBlock, neck
 
 PATCH = 16
 """Side of a patch in pixels; also the stride of the embedding grid."""
+IMAGE_SIZE = 1024
+"""Side of the input in pixels for which the official files have a position embedding."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,19 @@ class ViTSizes:
     global_blocks: tuple[int, ...]
     """Indexes of the blocks that attend over the whole image; the others attend within windows."""
     window: int = 14
+
+    stride: ClassVar[int] = PATCH
+    edge_graph: ClassVar[None] = None
+    unused_keys: ClassVar[tuple[str, ...]] = ()
+
+    def check_image_size(self, image_size: int) -> None:
+        """The position embedding of the official files has one side."""
+        if image_size != IMAGE_SIZE:
+            raise ValueError(f"image size {image_size}: a ViT encoder takes {IMAGE_SIZE} pixels only")
+
+    def build(self, image_size: int) -> "ViT":
+        """The encoder with a position embedding for this side."""
+        return ViT(self, image_size)
 
 
 class PatchEmbed(nn.Module):
@@ -94,11 +111,11 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class ViT(nn.Module):
+class ViT(ImageEncoder):
     """Image encoder: (B, 3, S, S) normalized pixels -> (B, embed_dim, S/16, S/16)."""
 
     def __init__(self, sizes: ViTSizes, image_size: int, embed_dim: int = 256) -> None:
-        super().__init__()
+        super().__init__(sizes)
         side = image_size // PATCH
         self.patch_embed = PatchEmbed(sizes.dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, side, side, sizes.dim))

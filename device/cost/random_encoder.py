@@ -19,7 +19,7 @@ from tinysam.calibration.tensor_ranges import calibrate
 from tinysam.export import float_files
 from tinysam.export.int8_files import write_part
 from tinysam.export.tensors import model_file
-from tinysam.models.sam import MEAN, STD, STRIDE
+from tinysam.models.sam import MEAN, STD
 from tinysam.models.variants import build, get_variant
 from tinysam.runtime.manifest import Manifest, write_manifest
 
@@ -65,7 +65,7 @@ def export_encoder(name: str, size: int, out: Path) -> Path:
     manifest = Manifest(
         variant=name,
         image_size=size,
-        grid=size // STRIDE,
+        grid=sam.grid,
         mean=MEAN,
         std=STD,
         mask_tokens=(0,),

@@ -6,11 +6,13 @@ from pathlib import Path
 import onnx
 import pytest
 
-from tinysam.calibration.blocks import Block, all_but, blocks_of
+from tinysam.calibration.blocks import Block, all_but, block_name, blocks_of
+from tinysam.calibration.errors import CalibrationError
 from tinysam.calibration.feeds import image_feeds
 from tinysam.calibration.images import load_image_set
 from tinysam.calibration.judge import Judgement
 from tinysam.calibration.onnx_graph import Graph
+from tinysam.export.decoder_graph import DecoderGraph
 from tinysam.export.int8_budget import (
     BudgetError,
     Sensitivity,
@@ -21,8 +23,11 @@ from tinysam.export.int8_budget import (
     sensitivities,
 )
 from tinysam.export.int8_files import calibrate_files, calibration_runs, float_model
+from tinysam.export.tinyvit_graph import TinyViTGraph
 from tinysam.runtime.manifest import ModelFile, read_manifest
 from tinysam.runtime.mask_choice import choose_mask
+
+BLOCKS = {"encoder": TinyViTGraph.BLOCKS, "decoder": DecoderGraph.BLOCKS}
 
 
 def block(name: str, drop: float, saved: float) -> Sensitivity:
@@ -63,10 +68,18 @@ def test_blocks_become_float_until_the_budget_is_met(max_drop: float | None, exp
         check_budget(best, max_drop, Path("there"))
 
 
+def test_a_weight_belongs_to_the_block_that_the_edge_graph_names() -> None:
+    patterns = ("stem", "stages.*.*")
+    assert block_name("stages.1.5.fc1.weight", patterns) == "stages.1.5"
+    assert block_name("wrapper.stem.0.weight", patterns) == "stem"
+    with pytest.raises(CalibrationError, match="weight neck.weight belongs to no block"):
+        block_name("neck.weight", patterns)
+
+
 def test_blocks_of_nano_cover_every_layer_once(artifacts_dir: Path) -> None:
     for part, expected in (("encoder", "stages.1.5"), ("decoder", "transformer.layers.0")):
         graph = Graph(onnx.load(artifacts_dir / f"{part}.fp32.onnx"))
-        blocks = blocks_of(graph, {})
+        blocks = blocks_of(graph, {}, BLOCKS[part])
         nodes = [node for b in blocks for node in b.nodes]
         assert expected in [b.name for b in blocks]
         assert sorted(nodes) == sorted(node.name for node in graph.linear_nodes())
@@ -84,7 +97,7 @@ def test_every_block_is_judged_and_a_block_that_computes_nothing_costs_nothing(
     runs = calibration_runs(model, feeds, 112, 0)
     calibration = calibrate_files(tmp_path, runs, {}, "minmax")
     judge = float_judge(model, runs, 0, partial(choose_mask, manifest.mask_choice, manifest.mask_tokens))
-    found = sensitivities(tmp_path, calibration, "x86", model, judge, lambda done, total: None)
+    found = sensitivities(tmp_path, calibration, "x86", model, judge, lambda done, total: None, BLOCKS)
     assert {s.part for s in found} == {"encoder", "decoder"}
     assert all(0.8 < s.judgement.agreement <= 1 for s in found)
     assert any(s.judgement.agreement < 1 for s in found)

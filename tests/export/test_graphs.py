@@ -12,25 +12,36 @@ from tinysam.models import VARIANTS, Sam, build, load
 EXACT = 1e-5
 
 
-def randomized(size: int) -> Sam:
-    """Nano with parameters far from their initial values, so that no bias or norm is trivial."""
+def randomized(name: str, size: int) -> Sam:
+    """A variant with parameters far from their initial values, so that no bias or norm is trivial."""
     torch.manual_seed(0)
-    sam = build(VARIANTS["nano"], size)
-    for name, value in sam.state_dict().items():
-        if value.is_floating_point() and "running_var" not in name:
-            value.add_(0.05 * torch.randn_like(value))
+    sam = build(VARIANTS[name], size)
+    for key, value in sam.state_dict().items():
+        if value.is_floating_point():
+            value.add_(torch.rand_like(value) if "running_var" in key else 0.05 * torch.randn_like(value))
     return sam
 
 
-@pytest.mark.parametrize("size", [224, 256])  # without and with zero padding of the windows
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("nano", 224), ("nano", 256), ("edgesam", 64), ("repvitsam", 64)],
+    ids=["nano", "nano with padded windows", "edgesam", "repvitsam"],
+)
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_encoder_graph(size: int, channels_last: bool) -> None:
-    sam = randomized(224)
+def test_encoder_graph(name: str, size: int, channels_last: bool) -> None:
+    sam = randomized(name, 224)
     image = torch.randn(1, 3, size, size)
     with torch.no_grad():
         expected = sam.image_encoder(image)
-        found = encoder_graph(sam.image_encoder, size, channels_last)(image)  # type: ignore[arg-type]
+        found = encoder_graph(sam.image_encoder, size, channels_last)(image)
     assert relative_error(found, expected.permute(0, 2, 3, 1) if channels_last else expected) < EXACT
+
+
+def test_a_teacher_has_no_edge_graph() -> None:
+    with torch.device("meta"):
+        teacher = build(VARIANTS["sam_vit_b"]).image_encoder
+    with pytest.raises(ValueError, match="ViT has no edge graph"):
+        encoder_graph(teacher, 1024)
 
 
 def prompts(count: int, labels: list[float]) -> tuple[torch.Tensor, torch.Tensor]:

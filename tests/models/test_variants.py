@@ -25,7 +25,7 @@ def test_other_sizes_are_refused(size: int) -> None:
 
 
 def test_teachers_take_1024_only() -> None:
-    with pytest.raises(ValueError, match="sam_vit_b takes 1024 pixels only, not 448"):
+    with pytest.raises(ValueError, match="sam_vit_b: image size 448: a ViT encoder takes 1024 pixels only"):
         build(VARIANTS["sam_vit_b"], 448)
 
 

@@ -10,7 +10,6 @@ from tests.runtime import disc_model
 from tinysam.runtime import Segmenter
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHARED = REPOSITORY.parent / "shared"
 
 
 @pytest.fixture(scope="session")
@@ -22,16 +21,6 @@ def disc_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def segmenter(disc_artifacts: Path) -> Segmenter:
     return Segmenter(disc_artifacts, precision="fp32", threads=1)
-
-
-@pytest.fixture(scope="session")
-def golden() -> dict[str, np.ndarray]:
-    """Outputs of the official TinySAM code."""
-    path = SHARED / "golden" / "tinysam.npz"
-    if not path.is_file():
-        pytest.skip(f"{path} is not there: no golden outputs to compare with")
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
 
 
 @pytest.fixture

@@ -50,8 +50,9 @@ def test_input_size_by_hand(size: tuple[int, int], image_size: int, expected: tu
     assert Frame(size, image_size).input_size == expected
 
 
-def test_resize_equals_the_official_one(golden: dict[str, np.ndarray]) -> None:
-    image = golden["image"]
-    frame = Frame(image.shape[:2], 1024)
-    assert frame.input_size == tuple(golden["resized_hw"])
-    np.testing.assert_array_equal(resize(Image.fromarray(image), frame), golden["resized"])
+def test_resize_equals_the_official_one() -> None:
+    golden = pytest.importorskip("tests.models.golden")
+    image, arrays = golden.photograph(), golden.outputs("tinysam")
+    frame = Frame(image.shape[:2], golden.IMAGE_SIZE)
+    assert frame.input_size == tuple(arrays["resized_hw"])
+    np.testing.assert_array_equal(resize(Image.fromarray(image), frame)[golden.RESIZED], arrays["resized"])

@@ -68,12 +68,12 @@ def test_uniform_logits_fill_or_leave_everything() -> None:
     assert not upscaler.masks(np.full((16, 16), -1e-3, np.float32)).any()
 
 
-def test_masks_equal_the_official_ones(golden: dict[str, np.ndarray]) -> None:
-    frame = Frame(golden["image"].shape[:2], 1024)
-    count, height, width = golden["box.masks_shape"]
-    expected = np.unpackbits(golden["box.masks"], axis=-1)[..., :width].astype(bool)
-    assert expected.shape == (count, height, width)
-    masks = frame.upscaler.masks(golden["box.low_res"][0].astype(np.float32))
+def test_masks_equal_the_official_ones() -> None:
+    golden = pytest.importorskip("tests.models.golden")
+    arrays, (height, width, _) = golden.outputs("tinysam"), golden.photograph().shape
+    expected = np.unpackbits(arrays["upscaled.masks"], axis=-1)[..., :width].astype(bool)
+    assert expected.shape == (1, height, width)
+    masks = Frame((height, width), golden.IMAGE_SIZE).upscaler.masks(arrays["upscaled.low_res"].astype(np.float32))
     # the stored low-res logits are rounded to 16 bits: only pixels on an outline may change side
     assert (masks != expected).mean() < 2e-3
     overlap = (masks & expected).sum(axis=(1, 2)) / (masks | expected).sum(axis=(1, 2))
