@@ -27,7 +27,8 @@ from torch.nn import functional as F
 from tinysam.models import Sam, build, get_variant, load, normalize
 from tinysam.runtime import Segmenter
 from tinysam.runtime.everything.generator import segment_everything
-from tinysam.runtime.everything.settings import EverythingSettings, point_grid
+from tinysam.runtime.everything.points import point_grid
+from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.geometry import Frame
 from tinysam.runtime.masks.nms import nms
 from tinysam.runtime.preprocess import resize

@@ -1,10 +1,10 @@
 """Thresholds of segment-everything compared on annotated photographs, with one pass of the decoder for all of them.
 
 Every point of the grid is decoded once, with the lowest of the thresholds. What the generator
-would have found with others, plain or hierarchical, follows from that exactly: which masks pass, which points they
-leave, which masks the suppression keeps. Two things are not simulated. A photograph in which nothing passes counts as
-one without masks, where the generator would show its best with a note. And the time has to be measured for real, for
-the setting that is chosen: `python -m tinysam.evaluation.bench_hierarchical`.
+would have found with others, plain or hierarchical, follows from that exactly: which masks pass, which points are asked
+after them, which masks the suppression keeps. Two things are not simulated. A photograph in which nothing passes counts
+as one without masks, where the generator would show its best with a note. And the time has to be measured for real,
+for the setting that is chosen: `python -m tinysam.evaluation.bench_hierarchical`.
 """
 
 import itertools
@@ -28,7 +28,6 @@ from tinysam.runtime.geometry import LOW_RES_STRIDE
 from tinysam.runtime.graphs import Decoded
 from tinysam.runtime.mask_choice import stability
 from tinysam.runtime.masks.full_size import full_size_rle
-from tinysam.runtime.masks.nms import nms
 from tinysam.runtime.segmenter import Segmenter
 
 SWEPT = (
@@ -36,8 +35,9 @@ SWEPT = (
     "stability_score_thresh",
     "coarse_logit_thresh",
     "coarse_agreement",
-    "coarse_thin_thresh",
+    "coarse_share",
     "box_nms_thresh",
+    "mask_nms_thresh",
 )
 """Settings that may have several values."""
 
@@ -50,8 +50,6 @@ class GridPass:
     def __init__(self, segmenter: Segmenter, photo: Photo, image: Image.Image, lowest: EverythingSettings) -> None:
         segmenter.set_image(image)
         self.segmenter, self.photo, self.lowest = segmenter, photo, lowest
-        self.first = lowest.first_pass(0)
-        """(points,) which of them hierarchical mode asks first."""
         size = np.array([photo.width, photo.height], np.float64)
         self.points = lowest.grid(0) * size
         self.best_iou = np.zeros(len(self.points), np.float32)
@@ -61,10 +59,10 @@ class GridPass:
         self.masks: list[Candidate] = []
         self.at_points: list[NDArray[np.float32]] = []
         """Of each mask, its logits (points,) where the generator looks whether a point is done."""
-        batch = default_batch(segmenter.manifest.image_size)
-        for begin in range(0, len(self.points), batch):
-            self._decode(begin, self.points[begin : begin + batch])
-        self._overlaps: dict[int, NDArray[np.float64]] = {}
+        self.batch = default_batch(segmenter.manifest.image_size)
+        for begin in range(0, len(self.points), self.batch):
+            self._decode(begin, self.points[begin : begin + self.batch])
+        self._overlaps: dict[tuple[object, ...], NDArray[np.float64]] = {}
 
     def _decode(self, begin: int, points: NDArray[np.float64]) -> None:
         prompts = click_prompts(self.segmenter.frame, points)
@@ -99,19 +97,10 @@ class GridPass:
         predicted = np.array([mask.predicted_iou for mask in self.masks], np.float32)
         stable = np.array([mask.stability_score for mask in self.masks], np.float64)
         good = (predicted > np.float32(settings.pred_iou_thresh)) & (stable >= settings.stability_score_thresh)
-        point = np.array(self.point, np.intp)
-        asked = np.ones(len(self.points), np.bool_)
-        if settings.hierarchical:
-            sure, near = np.zeros((2, len(self.points)), np.intp)
-            for index in np.flatnonzero(good & self.first[point]):
-                sure += self.at_points[index] > settings.coarse_logit_thresh
-                near += self.at_points[index] > settings.coarse_thin_thresh
-            asked = self.first | ~settings.left_out(0, sure, near)
-        chosen = np.flatnonzero(good & asked[point])
-        boxes = cand.boxes_of([self.masks[index] for index in chosen])
-        scores = np.array([self.masks[index].predicted_iou for index in chosen])
-        kept = chosen[nms(boxes, scores, settings.box_nms_thresh)] if len(chosen) else chosen
-        overlaps = [self._overlap(index) for index in kept.tolist()]
+        asked = self._asked(good, settings)
+        chosen = np.flatnonzero(good & asked[np.array(self.point, np.intp)])
+        kept = cand.distinct([self.masks[index] for index in chosen], settings, self.segmenter.frame)
+        overlaps = [self._overlap(mask) for mask in kept]
         best = np.max(overlaps, axis=0) if overlaps else np.zeros(len(self.photo.masks))
         return {
             "points": int(asked.sum()),
@@ -120,15 +109,28 @@ class GridPass:
             "best_iou": best.tolist(),
         }
 
-    def _overlap(self, index: int) -> NDArray[np.float64]:
+    def _asked(self, good: NDArray[np.bool_], settings: EverythingSettings) -> NDArray[np.bool_]:
+        """(points,) which points the generator would ask if these masks (n,) are good."""
+        asked, plan = np.zeros(len(self.points), np.bool_), settings.plan(0, self.batch)
+        while len(chosen := plan.take()):
+            asked[chosen] = True
+            covering = np.zeros(len(self.points), np.intp)
+            for index in np.flatnonzero(good & np.isin(self.point, chosen)):
+                covering += self.at_points[index] > settings.coarse_logit_thresh
+            plan.cover(covering)
+        return asked
+
+    def _overlap(self, mask: Candidate) -> NDArray[np.float64]:
         """(annotated masks,) IoU of one mask with each, at the photograph's size."""
-        if index not in self._overlaps:
-            size, mask = (self.photo.height, self.photo.width), self.masks[index]
-            rle = full_size_rle(mask.logits, self.segmenter.frame.upscaler, size, origin=mask.origin)
+        key = mask.origin, mask.logits.shape, mask.logits.tobytes()
+        if key not in self._overlaps:
+            size, frame = (self.photo.height, self.photo.width), self.segmenter.frame
+            mask = cand.cleaned(mask, self.segmenter.manifest.cleaning, frame)
+            rle = full_size_rle(mask.logits, frame.upscaler, size, origin=mask.origin)
             mine = [{"size": list(size), "counts": rle.to_coco().encode()}]
             truth = [one.rle for one in self.photo.masks]
-            self._overlaps[index] = np.asarray(coco_mask.iou(mine, truth, [0] * len(truth)))[0]
-        return self._overlaps[index]
+            self._overlaps[key] = np.asarray(coco_mask.iou(mine, truth, [0] * len(truth)))[0]
+        return self._overlaps[key]
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,9 @@ VARIANTS = {
             everything={
                 "pred_iou_thresh": 0.3,
                 "stability_score_thresh": 0.5,
-                "coarse_logit_thresh": 4.0,
-                "coarse_agreement": 5,
-                "coarse_thin_thresh": 1.0,
+                "coarse_logit_thresh": 2.0,
+                "coarse_agreement": 20,
+                "coarse_share": 0.27,
             },
         ),
         Variant("tinysam", TINYVIT_5M, 1024, single_mask=False, mask_choice="best"),

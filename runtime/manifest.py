@@ -91,11 +91,11 @@ class EverythingThresholds:
     stability_score_offset: float = 1.0
     box_nms_thresh: float = 0.7
     coarse_logit_thresh: float = 8.5
-    """Hierarchical mode: pixels of a confident mask above this logit need no second look."""
+    """Hierarchical mode: a good mask covers the points where its logit is above this."""
     coarse_agreement: int = 1
-    """Hierarchical mode: if so many confident masks are above it there, and above the next one."""
-    coarse_thin_thresh: float = 1000.0
-    """Hierarchical mode: where so many are above this logit, every second point is enough; 1000: nowhere."""
+    """Hierarchical mode: so many good masks over a point make it known, so that it is not asked."""
+    coarse_share: float = 1.0
+    """Hierarchical mode: most of the grid's points that are asked, as a part of all."""
 
 
 @dataclass(frozen=True)
@@ -351,7 +351,7 @@ def _thresholds(data: Any) -> EverythingThresholds:
         "stability_score_offset": (0.0, 100.0),
         "box_nms_thresh": (0.0, 1.0),
         "coarse_logit_thresh": (-1000.0, 1000.0),
-        "coarse_thin_thresh": (-1000.0, 1000.0),
+        "coarse_share": (0.0, 1.0),
     }
     values = {name: _number(data, name, *limits, getattr(default, name)) for name, limits in ranges.items()}
     points, agreement = counts["points_per_side"], counts["coarse_agreement"]

@@ -70,8 +70,7 @@ def choose_mask(
 
 def stability(logits: Floats, offset: float) -> NDArray[np.float64]:
     """(n, h, w) logits -> (n,): area above `+offset` as a part of the area above `-offset`; 0 where that is empty."""
-    flat = logits.reshape(len(logits), -1)
-    inner = np.count_nonzero(flat > offset, axis=1)
-    outer = np.count_nonzero(flat > -offset, axis=1)
+    inner = np.count_nonzero(logits > offset, axis=(1, 2))
+    outer = np.count_nonzero(logits > -offset, axis=(1, 2))
     score: NDArray[np.float64] = inner / np.maximum(outer, 1)
     return score

@@ -16,6 +16,8 @@ Bools = NDArray[np.bool_]
 
 _TILES_PER_SIDE = 48
 _STRIP_BYTES = 8 << 20
+_DIRECT_MACS = 1 << 25
+"""Up to so many multiplications a mask is computed whole: looking for tiles to fill takes as long."""
 
 
 def bilinear_matrix(size: int, new_size: int) -> Floats:
@@ -89,6 +91,9 @@ class Upscaler:
         return x_range[0], y_range[0], x_range[1], y_range[1]
 
     def _fill(self, out: Bools, low_res: Floats, threshold: float) -> None:
+        if out.size * low_res.shape[1] <= _DIRECT_MACS:
+            np.greater(self.rows @ low_res @ self.columns.T, threshold, out=out)
+            return
         row_step, column_step = (max(8, -(-length // _TILES_PER_SIDE)) for length in self.size)
         spans = [_band(self.columns[x : x + column_step]) for x in range(0, self.size[1], column_step)]
         edges = np.array([(span.start, span.stop) for span in spans])

@@ -6,9 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.geometry import LOW_RES_STRIDE, Frame
+from tinysam.runtime.manifest import Cleaning
+from tinysam.runtime.masks.clean import clean_mask
+from tinysam.runtime.masks.nms import mask_groups, nms
 
 Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
 
 _MARGIN = 2
 """Low-res pixels around a mask that its upscaling may draw on: two bilinear steps reach this far."""
@@ -22,6 +27,8 @@ class Candidate:
 
     logits: Floats
     """The part of the low-res mask around the object; beyond it every logit is below the threshold."""
+    mask: Bools
+    """Where that part is above the threshold, cut off where the photograph ends."""
     origin: tuple[int, int]
     """(row, column) of that part in the low-res mask."""
     box: tuple[float, float, float, float]
@@ -65,24 +72,75 @@ def make_candidates(
 ) -> list[Candidate]:
     """Candidates of (n, side, side) masks that are not empty inside the photograph; `points` are (n, 2) in the crop."""
     height, width = frame.low_res_size
-    boxes = sub_pixel_boxes(logits[:, :height, :width])
+    found = np.flatnonzero((logits[:, :height, :width] > 0).any(axis=(1, 2)))
     return [
-        _candidate(frame, logits[index], boxes[index], float(iou[index]), float(scores[index]), points[index])
-        for index in np.flatnonzero(~np.isnan(boxes[:, 0]))
+        _candidate(frame, logits[index], (0, 0), float(iou[index]), float(scores[index]), tuple(points[index].tolist()))
+        for index in found
     ]
 
 
 def _candidate(
-    frame: Frame, logits: Floats, low_box: NDArray[np.float64], iou: float, score: float, point: NDArray[np.float64]
+    frame: Frame, logits: Floats, origin: tuple[int, int], iou: float, score: float, point: tuple[float, float]
 ) -> Candidate:
-    x0, y0, x1, y1 = low_box.astype(int).tolist()
-    top, left = max(0, y0 - _MARGIN), max(0, x0 - _MARGIN)
-    piece = logits[top : y1 + 1 + _MARGIN, left : x1 + 1 + _MARGIN].copy()
-    height, width = frame.original_size
+    """A candidate of a part of a low-res mask, not empty inside the photograph, that starts at `origin`."""
+    top, left = origin
+    height, width = frame.low_res_size
+    seen = logits[: height - top, : width - left]
+    mask = seen > 0
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    y, x = (slice(max(0, int(used[0]) - _MARGIN), int(used[-1]) + 1 + _MARGIN) for used in (rows, columns))
+    low_box = sub_pixel_boxes(seen[None])[0] + np.array([left, top, left, top])
     corners = frame.to_original(low_box.reshape(2, 2) * LOW_RES_STRIDE)
-    (box_x0, box_y0), (box_x1, box_y1) = np.minimum(corners, [width, height]).tolist()
-    x, y = point.tolist()
-    return Candidate(piece, (top, left), (box_x0, box_y0, box_x1, box_y1), iou, score, (x, y))
+    (x0, y0), (x1, y1) = np.minimum(corners, frame.original_size[::-1]).tolist()
+    return Candidate(
+        logits[y, x].copy(), mask[y, x].copy(), (top + y.start, left + x.start), (x0, y0, x1, y1), iou, score, point
+    )
+
+
+def distinct(candidates: Sequence[Candidate], settings: EverythingSettings, frame: Frame) -> list[Candidate]:
+    """One candidate for each object that some of one crop show, best first.
+
+    Boxes are compared as in SAM, and the one of higher predicted IoU stays. Or masks are, if the settings have a
+    threshold for them. Then stability counts as well, which finds the best mask of an object more often, and its logits
+    become the mean of all that show the object: better than any of them.
+    """
+    predicted = np.array([one.predicted_iou for one in candidates])
+    if settings.mask_nms_thresh is None:
+        return [candidates[index] for index in nms(boxes_of(candidates), predicted, settings.box_nms_thresh)]
+    scores = predicted * np.array([one.stability_score for one in candidates])
+    masks, origins = [one.mask for one in candidates], [one.origin for one in candidates]
+    groups = mask_groups(masks, origins, scores, settings.mask_nms_thresh)
+    return [_mean([candidates[index] for index in group], scores[group], frame) for group in groups]
+
+
+def _mean(group: Sequence[Candidate], weights: NDArray[np.float64], frame: Frame) -> Candidate:
+    """The first candidate with the mean logits of all; where a piece ends, it has the mean of its background."""
+    if len(group) == 1:
+        return group[0]
+    corners = np.array([[*one.origin, *np.add(one.origin, one.logits.shape)] for one in group])
+    (top, left), (bottom, right) = corners[:, :2].min(axis=0).tolist(), corners[:, 2:].max(axis=0).tolist()
+    total = np.zeros((bottom - top, right - left), np.float32)
+    for one, weight in zip(group, (weights / weights.sum()).astype(np.float32), strict=True):
+        background = one.logits[one.logits <= 0]
+        whole = np.full_like(total, background.mean() if len(background) else 0)
+        y, x = one.origin[0] - top, one.origin[1] - left
+        whole[y : y + one.logits.shape[0], x : x + one.logits.shape[1]] = one.logits
+        total += weight * whole
+    first, (height, width) = group[0], frame.low_res_size
+    if not (total[: height - top, : width - left] > 0).any():
+        return first
+    return _candidate(frame, total, (top, left), first.predicted_iou, first.stability_score, first.point)
+
+
+def cleaned(candidate: Candidate, cleaning: Cleaning, frame: Frame) -> Candidate:
+    """The candidate of a crop with that frame without small islands and holes."""
+    top, left = candidate.origin
+    height, width = frame.low_res_size
+    logits = clean_mask(candidate.logits, cleaning, (height - top, width - left))
+    if logits is candidate.logits:
+        return candidate
+    one = candidate
+    return _candidate(frame, logits, one.origin, one.predicted_iou, one.stability_score, one.point)
 
 
 def boxes_of(candidates: Sequence[Candidate]) -> NDArray[np.float64]:

@@ -1,11 +1,16 @@
 """Finds the masks of everything in a photograph.
 
-For each crop of the photograph: encode it; ask the decoder for three masks at every point of a grid; keep those whose
-predicted IoU and stability are high enough; drop the duplicates. Then drop the duplicates between crops, and only what
-is left is brought to the photograph's size.
+As SAM's automatic mask generator (Kirillov et al. 2023, arXiv:2304.02643, appendix B), but for the order of the steps:
 
-Hierarchical mode asks in two passes: a quarter of the grid on each side first; other points that fall into a sure
-region of a good mask of that pass are left out of the second (Shu et al. 2023, TinySAM, arXiv:2312.13789).
+1. For each crop of the photograph: encode it.
+2. Ask the decoder for three masks at points of a grid, a few points at a time. `points.py` says which points: all, or
+   in hierarchical mode those that are not known yet.
+3. Keep the masks whose predicted IoU and stability are high enough; of those that show one object keep the best; drop
+   those that the edge of the crop cuts; clean what is left.
+4. Drop the duplicates between crops.
+5. Bring what is left to the photograph's size.
+
+SAM does 3 and 4 at the photograph's size. Here they are done at the decoder's resolution.
 """
 
 import time
@@ -20,13 +25,12 @@ from tinysam.runtime import preprocess
 from tinysam.runtime.everything import candidates as cand
 from tinysam.runtime.everything.candidates import Candidate
 from tinysam.runtime.everything.crops import Crop, crops, is_flat
-from tinysam.runtime.everything.finish import finish
+from tinysam.runtime.everything.postprocess import to_full_size
 from tinysam.runtime.everything.settings import QUALITY, EverythingSettings
 from tinysam.runtime.geometry import LOW_RES_STRIDE, Frame
 from tinysam.runtime.graphs import Decoded
 from tinysam.runtime.labels import PADDING, POSITIVE
 from tinysam.runtime.mask_choice import stability
-from tinysam.runtime.masks.clean import clean_masks
 from tinysam.runtime.masks.nms import nms
 from tinysam.runtime.prompts import Prompts
 from tinysam.runtime.results import MaskRecord
@@ -51,10 +55,6 @@ class Found:
     """Of each decoder call: its points (P, 2) in pixels of the crop, and the highest predicted IoU (P,) of each."""
     reserve: list[Candidate] = field(default_factory=list)
     """If nothing is good: the best there is."""
-    sure: NDArray[np.intp] | int = 0
-    """Hierarchical mode: (side, side), how many good masks are above `coarse_logit_thresh` at each low-res pixel."""
-    near: NDArray[np.intp] | int = 0
-    """Hierarchical mode: (side, side), how many are above `coarse_thin_thresh` there."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ class _Run:
             good, notes = _relaxed([part.reserve for part in found], self.settings)
         kept = [(region, self._distinct(part, region, size)) for region, part in zip(regions, good, strict=True)]
         start = time.perf_counter()
-        masks = finish(_between_crops(kept, self.settings), size, self.segmenter.manifest.image_size, self.settings)
+        pairs = _between_crops(kept, self.settings)
+        masks = to_full_size(pairs, size, self.segmenter.manifest.image_size, self.settings)
         self._add("masks", start)
         return Everything(masks, notes, self.timing_ms, self.points, self.drawn)
 
@@ -122,39 +123,22 @@ class _Run:
         for stage, duration in self.segmenter.timing_ms.items():
             self.timing_ms[stage] = self.timing_ms.get(stage, 0.0) + duration
         self.timing_ms["load decoder"] = self.timing_ms.get("load decoder", 0) + self.segmenter.graphs.load("decoder")
-        height, width = self.segmenter.frame.original_size
-        points = self.settings.grid(region.layer) * [width, height]
         found = Found()
-        if self.settings.hierarchical:
-            first = self.settings.first_pass(region.layer)
-            self._pass(points[first], found, mark_sure=True)
-            sure, near = self._at(points, found.sure), self._at(points, found.near)
-            points = points[~first & ~self.settings.left_out(region.layer, sure, near)]
-        self._pass(points, found)
+        self._ask(region.layer, found)
         if found.points and not found.good and any(map(self.settings.may_lower, QUALITY)):
             self._fill_reserve(found)
         return found
 
-    def _at(self, points: Points, low_res: NDArray[Any] | int) -> NDArray[Any]:
-        """(n,) values of a low-res map (side, side), or of one number for all of it, at points (n, 2) of the crop."""
+    def _ask(self, layer: int, found: Found) -> None:
+        """Decodes points of the crop, round by round, as long as there are some to ask."""
+        height, width = self.segmenter.frame.original_size
+        points, plan = self.settings.grid(layer) * [width, height], self.settings.plan(layer, self.batch)
         side = self.segmenter.graphs.low_res_side
         x, y = np.minimum(self.segmenter.frame.to_model(points) / LOW_RES_STRIDE, side - 1).astype(np.intp).T
-        values: NDArray[Any] = np.broadcast_to(low_res, (side, side))[y, x]
-        return values
-
-    def _pass(self, points: Points, found: Found, mark_sure: bool = False) -> None:
-        """Decodes points (n, 2) of the crop, batch by batch."""
-        for begin in range(0, len(points), self.batch):
-            chunk = points[begin : begin + self.batch]
-            decoded = self._decode(chunk, self.settings.pred_iou_thresh)
-            start = time.perf_counter()
-            found.points.append(chunk)
-            found.iou.append(decoded.iou.max(axis=1))
-            if len(decoded.kept):
-                self._judge(decoded, chunk, found, mark_sure)
-            self._add("filters", start)
-            self.drawn += len(decoded.kept)
-        self.points += len(points)
+        while len(chosen := plan.take()):
+            for begin in range(0, len(chosen), self.batch):
+                good = self._judge(points[chosen[begin : begin + self.batch]], found)
+                plan.cover((good[:, y, x] > self.settings.coarse_logit_thresh).sum(axis=0))
 
     def _decode(self, points: Points, iou_threshold: float) -> Decoded:
         start = time.perf_counter()
@@ -162,9 +146,13 @@ class _Run:
         self._add("decoder", start)
         return decoded
 
-    def _judge(self, decoded: Decoded, points: Points, found: Found, mark_sure: bool) -> None:
-        """Adds the good ones of one decoder call's masks."""
+    def _judge(self, points: Points, found: Found) -> Floats:
+        """Decodes points (P, 2), adds the good ones of their masks and returns them, (n, side, side)."""
         settings, frame = self.settings, self.segmenter.frame
+        decoded = self._decode(points, settings.pred_iou_thresh)
+        start = time.perf_counter()
+        found.points.append(points)
+        found.iou.append(decoded.iou.max(axis=1))
         height, width = frame.low_res_size
         iou = decoded.iou[decoded.kept]
         prompt, kind = np.nonzero(iou > settings.pred_iou_thresh)
@@ -172,10 +160,11 @@ class _Run:
         scores = stability(masks[:, :height, :width], settings.stability_score_offset)
         good = scores >= settings.stability_score_thresh
         masks, origin = masks[good], points[decoded.kept[prompt[good]]]
-        found.good += cand.make_candidates(frame, self._cleaned(masks), iou[prompt, kind][good], scores[good], origin)
-        if mark_sure:
-            found.sure = found.sure + (masks > settings.coarse_logit_thresh).sum(axis=0)
-            found.near = found.near + (masks > settings.coarse_thin_thresh).sum(axis=0)
+        found.good += cand.make_candidates(frame, masks, iou[prompt, kind][good], scores[good], origin)
+        self.points += len(points)
+        self.drawn += len(decoded.kept)
+        self._add("filters", start)
+        return masks
 
     def _fill_reserve(self, found: Found) -> None:
         """Draws the masks of the points that came closest to the threshold, as nothing passed."""
@@ -187,24 +176,21 @@ class _Run:
             masks = decoded.masks[0]
             scores = stability(masks[:, :height, :width], offset)
             origin = np.repeat(point[None], len(masks), axis=0)
-            found.reserve += cand.make_candidates(frame, self._cleaned(masks), decoded.iou[0], scores, origin)
-
-    def _cleaned(self, masks: Floats) -> Floats:
-        """(n, side, side) masks without small islands and holes, if the settings want that."""
-        if not self.settings.clean:
-            return masks
-        return clean_masks(masks, self.segmenter.manifest.cleaning, self.segmenter.frame.low_res_size)
+            found.reserve += cand.make_candidates(frame, masks, decoded.iou[0], scores, origin)
 
     def _distinct(self, good: list[Candidate], region: Crop, size: tuple[int, int]) -> list[Candidate]:
-        """Drops duplicates within one crop and masks that its edge cuts; boxes become the photograph's."""
+        """Drops duplicates within one crop and masks that its edge cuts, cleans; boxes become the photograph's."""
         start = time.perf_counter()
-        inside = [cand.moved(candidate, region.box) for candidate in good]
-        cut = cand.cut_by_crop(cand.boxes_of(inside), region.box, size)
-        inside = [candidate for candidate, is_cut in zip(inside, cut, strict=True) if not is_cut]
-        scores = np.array([candidate.predicted_iou for candidate in inside])
-        keep = nms(cand.boxes_of(inside), scores, self.settings.box_nms_thresh)
+        x0, y0, x1, y1 = region.box
+        boxes = cand.boxes_of(good) + np.array([x0, y0, x0, y0])
+        cut = cand.cut_by_crop(boxes, region.box, size)
+        whole = [candidate for candidate, is_cut in zip(good, cut, strict=True) if not is_cut]
+        frame = Frame((y1 - y0, x1 - x0), self.segmenter.manifest.image_size)
+        kept = cand.distinct(whole, self.settings, frame)
+        if self.settings.clean:
+            kept = [cand.cleaned(candidate, self.segmenter.manifest.cleaning, frame) for candidate in kept]
         self._add("nms", start)
-        return [inside[index] for index in keep]
+        return [cand.moved(candidate, region.box) for candidate in kept]
 
     def _add(self, stage: str, start: float) -> None:
         self.timing_ms[stage] = self.timing_ms.get(stage, 0.0) + 1e3 * (time.perf_counter() - start)

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysam.runtime.everything.points import GridPlan, HierarchicalPlan, point_grid
 from tinysam.runtime.manifest import EverythingThresholds
 
 QUALITY = ("pred_iou_thresh", "stability_score_thresh")
 """The thresholds on a mask's quality: a model has its own, and those may be lowered if no mask passes."""
-COARSE_DIVISOR = 4
-"""The first pass of hierarchical mode has a grid this much coarser on each side."""
+MASK_NMS_THRESH = 0.7
+"""Of hierarchical mode, where the caller gives no threshold for boxes."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,16 @@ class EverythingSettings:
     """Holes and islands with fewer pixels are removed; 0 leaves all."""
     clean: bool = True
     """Small islands and holes go as well, by the model's `cleaning`; False: SAM's exact masks."""
+    mask_nms_thresh: float | None = None
+    """IoU of masks above which the worse of two goes, in place of `box_nms_thresh`; None: boxes are compared."""
     hierarchical: bool = True
-    """A coarse grid first, then only the points of the full grid that confident masks left open."""
+    """A coarse grid first, then the points that good masks and asked points left least known: see `points.py`."""
     coarse_logit_thresh: float = 8.5
-    """Hierarchical mode: pixels of a good mask above this logit need no second look."""
+    """Hierarchical mode: a good mask covers the points where its logit is above this."""
     coarse_agreement: int = 1
-    """Hierarchical mode: so many good masks must be above it there, and above the next one. With more than one, a part
-    inside of a found object is looked for as long as the object is all that was found."""
-    coarse_thin_thresh: float = 1000.0
-    """Hierarchical mode: where `coarse_agreement` good masks are above this logit, only every second point of the grid
-    (as the squares of a chessboard) gets a second look. Logits never reach 1000."""
+    """Hierarchical mode: so many good masks over a point make it known."""
+    coarse_share: float = 1.0
+    """Hierarchical mode: most of the grid's points that are asked, as a part of all."""
     model_quality: Mapping[str, float] = field(default_factory=dict)
     """The model's own values of those `QUALITY` thresholds that the caller did not give."""
 
@@ -61,6 +62,10 @@ class EverythingSettings:
             raise ValueError(f"crop_n_layers is {self.crop_n_layers}, expected 0 to 4")
         if self.coarse_agreement < 1:
             raise ValueError(f"coarse_agreement is {self.coarse_agreement}, expected 1 or more")
+        if not 0 <= self.coarse_share <= 1:
+            raise ValueError(f"coarse_share is {self.coarse_share}, expected 0 to 1")
+        if self.mask_nms_thresh is not None and not 0 <= self.mask_nms_thresh <= 1:
+            raise ValueError(f"mask_nms_thresh is {self.mask_nms_thresh}, expected 0 to 1")
         if self.crop_n_points_downscale_factor < 1:
             raise ValueError(
                 f"crop_n_points_downscale_factor is {self.crop_n_points_downscale_factor}, expected 1 or more"
@@ -74,9 +79,14 @@ class EverythingSettings:
 
     @classmethod
     def of_model(cls, thresholds: EverythingThresholds, **changes: object) -> "EverythingSettings":
-        """The settings chosen for a model, with changes. Thresholds among the changes are obeyed to the letter."""
+        """The settings chosen for a model, with changes. Thresholds among the changes are obeyed to the letter.
+
+        Hierarchical mode compares masks to find duplicates, unless the changes have a threshold for boxes.
+        """
         own = {name: getattr(thresholds, name) for name in QUALITY if name not in changes}
         values: dict[str, object] = {**vars(thresholds), "model_quality": own, **changes}
+        if values.get("hierarchical", True) and "box_nms_thresh" not in changes:
+            values.setdefault("mask_nms_thresh", MASK_NMS_THRESH)
         return cls(**values)  # type: ignore[arg-type]
 
     def lowered(self, step: float) -> tuple[float, float]:
@@ -94,37 +104,12 @@ class EverythingSettings:
             return np.asarray(self.point_grids[layer], np.float64)
         return point_grid(self._points_per_side(layer))
 
-    def first_pass(self, layer: int) -> NDArray[np.bool_]:
-        """(n,) which points of the grid hierarchical mode asks first: those next to the points of a coarse grid."""
+    def plan(self, layer: int, batch: int) -> GridPlan:
+        """Which of those points to ask, and in which order; the plain grid in rounds of `batch`."""
         points = self.grid(layer)
-        first = np.zeros(len(points), np.bool_)
-        if len(points):
-            # Up and left of the middle between four points, so that rounding does not choose.
-            wanted = point_grid(max(1, self._points_per_side(layer) // COARSE_DIVISOR)) - 1e-6
-            first[[np.square(points - place).sum(axis=1).argmin() for place in wanted]] = True
-        return first
-
-    def left_out(self, layer: int, sure: NDArray[np.intp], near: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """(n,) which points of the grid hierarchical mode does not ask in its second pass.
-
-        Args:
-            layer: of the crop.
-            sure: (n,) good masks of the first pass that are above `coarse_logit_thresh` at each point.
-            near: (n,) those above `coarse_thin_thresh`.
-        """
-        index = np.arange(len(sure))
-        per_side = self._points_per_side(layer) if self.point_grids is None else len(sure)
-        row, column = np.divmod(index, max(1, per_side))
-        chessboard = (row + column) % 2 == 1
-        left_out: NDArray[np.bool_] = (sure >= self.coarse_agreement) | ((near >= self.coarse_agreement) & chessboard)
-        return left_out
+        if not self.hierarchical:
+            return GridPlan(np.arange(len(points)), batch)
+        return HierarchicalPlan(points, self._points_per_side(layer), self.coarse_agreement, self.coarse_share)
 
     def _points_per_side(self, layer: int) -> int:
         return max(1, int(self.points_per_side / self.crop_n_points_downscale_factor**layer))
-
-
-def point_grid(points_per_side: int) -> NDArray[np.float64]:
-    """(n * n, 2) x and y in 0 to 1, row by row: the centres of n x n equal cells."""
-    centres = (np.arange(points_per_side) + 0.5) / points_per_side
-    y, x = np.meshgrid(centres, centres, indexing="ij")
-    return np.stack([x.ravel(), y.ravel()], axis=1)

@@ -19,7 +19,7 @@ VALUES = (
     ("pred_iou_thresh", (0.5, 0.8)),
     ("coarse_logit_thresh", (0.0, 2.0, 5.0)),
     ("coarse_agreement", (1, 2)),
-    ("coarse_thin_thresh", (1.0, 1000.0)),
+    ("coarse_share", (0.3, 1.0)),
 )
 
 

@@ -10,11 +10,13 @@ from PIL import Image
 from tests.runtime import disc_model
 from tests.runtime.conftest import picture
 from tinysam.runtime import Segmenter
-from tinysam.runtime.everything.candidates import cut_by_crop, sub_pixel_boxes
+from tinysam.runtime.everything.candidates import cleaned, cut_by_crop, distinct, make_candidates, sub_pixel_boxes
 from tinysam.runtime.everything.crops import crops
 from tinysam.runtime.everything.generator import segment_everything
-from tinysam.runtime.everything.settings import QUALITY, EverythingSettings, point_grid
-from tinysam.runtime.manifest import EverythingThresholds
+from tinysam.runtime.everything.points import coarse_points, point_grid
+from tinysam.runtime.everything.settings import QUALITY, EverythingSettings
+from tinysam.runtime.geometry import Frame
+from tinysam.runtime.manifest import Cleaning, EverythingThresholds
 from tinysam.runtime.mask_choice import stability
 from tinysam.runtime.masks.nms import nms
 from tinysam.runtime.results import MaskRecord
@@ -173,52 +175,70 @@ def test_crop_layers_find_more_and_stay_inside_their_crops(segmenter: Segmenter)
 def test_downscaled_point_grid_of_crops() -> None:
     settings = EverythingSettings(points_per_side=32, crop_n_layers=2, crop_n_points_downscale_factor=2)
     assert [len(settings.grid(layer)) for layer in range(3)] == [1024, 256, 64]
-    assert [settings.first_pass(layer).sum() for layer in range(3)] == [64, 16, 4]
-
-
-def test_first_pass_is_spread_over_the_grid() -> None:
-    for side in (1, 2, 4, 7, 32, 35):
-        settings = EverythingSettings(points_per_side=side)
-        points, first = settings.grid(0), settings.first_pass(0)
-        assert first.sum() == max(1, side // 4) ** 2
-        nearest = np.sqrt(np.square(points[:, None] - points[first]).sum(axis=2).min(axis=1))
-        assert nearest.max() < 0.75 / max(1, side // 4) + 0.5 / side  # half a diagonal of its cell, and the way there
-
-
-def test_first_pass_of_given_points_is_some_of_them() -> None:
-    points = np.random.default_rng(0).uniform(size=(50, 2))
-    first = EverythingSettings(points_per_side=8, point_grids=[points]).first_pass(0)
-    assert 1 <= first.sum() <= 4
-    assert not len(EverythingSettings(point_grids=[np.empty((0, 2))]).first_pass(0))
+    assert [len(coarse_points(settings.grid(layer), 32 // 2**layer)) for layer in range(3)] == [64, 16, 4]
 
 
 def test_points_are_left_out_only_where_enough_masks_agree(segmenter: Segmenter) -> None:
     changes = {"points_per_side": 16, "coarse_logit_thresh": 5.0}
     asked = []
-    for agreement in (1, 2, 4, 99):
+    for agreement in (2, 6, 20):
         settings = EverythingSettings.of_model(disc_model.THRESHOLDS, coarse_agreement=agreement, **changes)
         asked.append(segment_everything(segmenter, picture(200, 150), settings).points)
-    assert asked[0] < asked[1] < asked[2] < asked[3] == 256
+    assert 16 < asked[0] < asked[1] < asked[2] < 256
 
 
-def test_every_second_point_is_left_out_where_a_mask_is_above_the_lower_threshold(segmenter: Segmenter) -> None:
-    changes = {"points_per_side": 16, "coarse_logit_thresh": 1000.0}
-    asked = []
-    for thin in (1000.0, 15.0, -1000.0):
-        settings = EverythingSettings.of_model(disc_model.THRESHOLDS, coarse_thin_thresh=thin, **changes)
-        asked.append(segment_everything(segmenter, picture(200, 150), settings).points)
-    assert asked[0] == 256
-    assert asked[0] > asked[1] > asked[2]
-    assert asked[2] == 128  # all points of the first pass, (1, 1) to (13, 13), are of the half that is asked
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5])
+def test_no_more_than_a_share_of_the_grid_is_asked(segmenter: Segmenter, share: float) -> None:
+    changes = {"points_per_side": 16, "coarse_logit_thresh": 1000.0, "coarse_share": share}
+    settings = EverythingSettings.of_model(disc_model.THRESHOLDS, **changes)
+    found = segment_everything(segmenter, picture(200, 150), settings)
+    assert found.points == max(16, share * 256)  # the coarse grid is asked in any case
 
 
-def test_left_out_points_form_a_chessboard() -> None:
-    settings = EverythingSettings(points_per_side=4, coarse_agreement=2)
-    nowhere = np.zeros(16, np.intp)
-    chessboard = settings.left_out(0, nowhere, nowhere + 2).reshape(4, 4)
-    assert chessboard.tolist() == [[False, True, False, True], [True, False, True, False]] * 2
-    assert settings.left_out(0, nowhere + 2, nowhere).all()
-    assert not settings.left_out(0, nowhere + 1, nowhere + 1).any()
+def test_hierarchical_mode_compares_masks_unless_a_caller_has_a_threshold_for_boxes(segmenter: Segmenter) -> None:
+    counts = []
+    for changes in ({}, {"box_nms_thresh": 0.2}, {"mask_nms_thresh": 0.2}, {"mask_nms_thresh": 1.0}):
+        settings = EverythingSettings.of_model(disc_model.THRESHOLDS, coarse_agreement=50, **changes)
+        counts.append(len(segment_everything(segmenter, picture(200, 150), settings).masks))
+        assert (settings.mask_nms_thresh is None) == ("box_nms_thresh" in changes)
+    usual, by_box, by_mask, all_of_them = counts
+    assert 0 < by_box < usual < all_of_them
+    assert by_mask < usual
+
+
+def test_masks_of_one_object_become_their_mean() -> None:
+    """Three squares, moved by a pixel each: the mean has the columns that two of them have. A fourth is alone."""
+    logits = np.full((4, disc_model.SIDE, disc_model.SIDE), -4.0, np.float32)
+    for index in range(3):
+        logits[index, 2:12, 1 + index : 11 + index] = 4
+    logits[3, 13:, 13:] = 4
+    frame = Frame((64, 64), disc_model.SIZE)
+    iou, scores = np.array([0.5, 0.9, 0.6, 0.3], np.float32), np.full(4, 0.8)
+    candidates = make_candidates(frame, logits, iou, scores, np.arange(8.0).reshape(4, 2))
+    settings = EverythingSettings(mask_nms_thresh=0.7)
+    group, alone = distinct(candidates, settings, frame)
+    # From a logit of -2 in column 1 to 1.6 in column 2, and back ten columns later.
+    np.testing.assert_allclose(group.box, [4 * (2.5 - 1.6 / 3.6), 8, 4 * (12.5 - 1.6 / 3.6), 48], rtol=1e-6)
+    assert (group.mask.sum(), group.point, round(group.predicted_iou, 3)) == (100, (2.0, 3.0), 0.9)
+    weights = iou[:3] / iou[:3].sum()
+    top, left = group.origin
+    assert group.logits[5 - top, 1 - left] == pytest.approx(4 * (weights[0] - weights[1] - weights[2]))
+    assert alone is candidates[3]
+    boxes = distinct(candidates, EverythingSettings(box_nms_thresh=0.7), frame)
+    assert boxes == [candidates[1], candidates[3]]
+
+
+def test_masks_are_cleaned_after_duplicates_are_gone(segmenter: Segmenter) -> None:
+    """A candidate with a hole and a speck: both go, the box shrinks, and a mask that needs nothing stays as it is."""
+    logits = np.full((1, disc_model.SIDE, disc_model.SIDE), -4.0, np.float32)
+    logits[0, 2:8, 2:8], logits[0, 4, 4], logits[0, 10, 10] = 4, -4, 4
+    frame = Frame((64, 64), disc_model.SIZE)
+    (dirty,) = make_candidates(frame, logits, np.ones(1, np.float32), np.ones(1), np.zeros((1, 2)))
+    clean = cleaned(dirty, Cleaning(islands=0.1, holes=0.1), frame)
+    assert (clean.logits > 0).sum() == 36
+    np.testing.assert_allclose(dirty.box, [8, 8, 44, 44])
+    np.testing.assert_allclose(clean.box, [8, 8, 32, 32])
+    assert cleaned(clean, Cleaning(islands=0.1, holes=0.1), frame) is clean
 
 
 def test_small_regions_are_removed(segmenter: Segmenter) -> None:
@@ -307,11 +327,13 @@ def test_same_image_gives_identical_masks(segmenter: Segmenter) -> None:
     assert all(signature() == first for _ in range(3))
 
 
-def test_batch_size_does_not_change_the_masks(segmenter: Segmenter) -> None:
+@pytest.mark.parametrize("hierarchical", [False, True])
+def test_batch_size_does_not_change_the_masks(segmenter: Segmenter, hierarchical: bool) -> None:
     image = Image.fromarray(np.asarray(picture(120, 90)))
     counts = []
     for batch in (1, 5, 64, 1000):
-        found = segment_everything(segmenter, image, plain(points_per_batch=batch))
+        settings = EverythingSettings.of_model(disc_model.THRESHOLDS, points_per_batch=batch, hierarchical=hierarchical)
+        found = segment_everything(segmenter, image, settings)
         counts.append([mask.rle.counts.tolist() for mask in found.masks])
     assert counts[0] == counts[1] == counts[2] == counts[3]
 
@@ -324,6 +346,8 @@ def test_batch_size_does_not_change_the_masks(segmenter: Segmenter) -> None:
         {"crop_n_layers": 5},
         {"crop_n_points_downscale_factor": 0},
         {"crop_overlap_ratio": 1.0},
+        {"coarse_share": 1.5},
+        {"mask_nms_thresh": -0.1},
         {"point_grids": [np.zeros((1, 2)), np.zeros((1, 2))]},
     ],
 )

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw
 
 from tinysam.runtime.masks import rle
-from tinysam.runtime.masks.nms import nms
+from tinysam.runtime.masks.nms import mask_groups, nms
 from tinysam.runtime.masks.polygons import outlines, polygons, ring_area, simplified
 from tinysam.runtime.masks.regions import components, remove_small_regions
 from tinysam.runtime.masks.rle import Rle
@@ -197,3 +197,40 @@ def test_rle_does_not_depend_on_the_blocks_it_is_made_in(monkeypatch: pytest.Mon
     whole = Rle.encode(mask)
     monkeypatch.setattr(rle, "_BLOCK_PIXELS", 120)
     np.testing.assert_array_equal(Rle.encode(mask).counts, whole.counts)
+
+
+def test_groups_of_masks_are_those_of_a_textbook() -> None:
+    """Random rectangles with random pixels, as parts of a picture of 40 x 50 pixels."""
+    random = np.random.default_rng(0)
+    pieces, origins, whole = [], [], []
+    for _ in range(60):
+        height, width = random.integers(3, 20, 2)
+        top, left = random.integers(0, [40 - height, 50 - width])
+        piece = random.random((height, width)) < 0.8
+        pieces.append(piece)
+        origins.append((int(top), int(left)))
+        full = np.zeros((40, 50), np.bool_)
+        full[top : top + height, left : left + width] = piece
+        whole.append(full)
+    scores = random.random(60).round(1)  # some are equal: the earlier is the better
+    expected: list[int] = []
+    for index in np.argsort(-scores, kind="stable").tolist():
+        ious = [(whole[index] & whole[other]).sum() / (whole[index] | whole[other]).sum() for other in expected]
+        if all(iou <= 0.3 for iou in ious):
+            expected.append(index)
+    groups = mask_groups(pieces, origins, scores, 0.3)
+    assert [group[0] for group in groups] == expected
+    assert 10 < len(expected) < 60
+    assert sorted(np.concatenate(groups)) == list(range(60))
+    for first, *others in groups:
+        assert all((whole[first] & whole[k]).sum() > 0.3 * (whole[first] | whole[k]).sum() for k in others)
+    assert not mask_groups([], [], np.empty(0), 0.5)
+
+
+def test_masks_of_one_box_are_not_one_object() -> None:
+    arch = np.ones((10, 10), np.bool_)
+    arch[3:, 2:8] = False
+    both = [arch, np.ones((10, 10), np.bool_)]
+    boxes = np.tile([0.0, 0, 10, 10], (2, 1))
+    assert len(nms(boxes, np.array([1.0, 0.5]), 0.7)) == 1
+    assert len(mask_groups(both, [(0, 0)] * 2, np.array([1.0, 0.5]), 0.7)) == 2

@@ -1,15 +1,24 @@
-// Segment everything: points on a grid, masks that are good and stable, no duplicates. As the Python runtime does it:
-// a quarter of the grid on each side first, then the other points that are not in sure regions of good masks (TinySAM);
-// of those that a good mask covers, every second one. Boxes have sub-pixel edges, and duplicates are dropped by them.
+// Segment everything, as hierarchical mode of the Python runtime does it (runtime/everything/):
+//
+// 1. Ask the decoder for three masks at points of a grid; points.js says which, from what the masks so far cover.
+// 2. Keep the masks whose predicted IoU and stability are high enough.
+// 3. Of masks that show one object, told by the IoU of masks, keep the best with the mean logits of all. Clean it.
+// 4. If nothing passes, lower both thresholds for the points of the highest predicted IoU.
 
 import { cleanMask } from "./clean.js";
+import { grid, Plan } from "./points.js";
 
-const COARSE = 4;
+/** IoU of masks above which the worse of two goes. */
+const MASK_NMS_THRESH = 0.7;
 /** If nothing passes, both thresholds are lowered by these amounts in turn; at last the best of all are shown. */
 const RELAX = [0.1, 0.2, 0.4];
 /** Points, those of the highest predicted IoU, that are asked again if nothing passes. */
 const RESERVE = 16;
 const REPORT_EVERY = 16;
+/** Low-res pixels around a mask that its upscaling may draw on. */
+const MARGIN = 2;
+/** Logit where no mask of a group has anything. */
+const OUTSIDE = -8;
 
 /**
  * @param {object} model from engine.js
@@ -17,85 +26,61 @@ const REPORT_EVERY = 16;
  * @param {{width: number, height: number, input: [number, number]}} photo its size, and that in the model frame
  * @param {(done: number, total: number) => void} onProgress
  * @param {number} [pointsPerSide] of the grid; the model's own number if not given
- * @returns {Promise<Array<{logits: Float32Array, iou: number, area: number, box: number[]}>>} largest first
+ * @returns {Promise<Array<{logits: Float32Array, iou: number, stability: number, area: number, box: number[]}>>} largest
+ *   first; area and box (x0, y0, x1, y1) in low-res pixels
  */
 export async function segmentEverything(model, embedding, photo, onProgress, pointsPerSide) {
-  const settings = { ...model.manifest.everything };
-  settings.points_per_side = pointsPerSide ?? settings.points_per_side;
+  const settings = model.manifest.everything;
   const { pred_iou_thresh: minIou, stability_score_thresh: minStability } = settings;
-  const side = model.lowRes;
-  const { input } = photo;
   const { labels, cleaning } = model.manifest;
+  const { input } = photo;
+  const side = model.lowRes;
   const seen = { width: Math.ceil(input[0] / 4), height: Math.ceil(input[1] / 4), side };
-  const sure = new Uint16Array(side * side);
-  const near = new Uint16Array(side * side);
+  const perSide = pointsPerSide ?? settings.points_per_side;
+  const points = grid(perSide, input);
+  const places = points.map(([x, y]) => Math.min(side - 1, y >> 2) * side + Math.min(side - 1, x >> 2));
+  const plan = new Plan(perSide, settings.coarse_agreement, settings.coarse_share);
   const good = [];
   const asked = [];
-  const perSide = settings.points_per_side;
-  const total = perSide ** 2;
-  const agreement = settings.coarse_agreement ?? 1;
-  const thinAbove = settings.coarse_thin_thresh ?? Infinity;
-  let done = 0;
 
   const ask = ([x, y], threshold) =>
     model.decodeAbove(embedding, [[x, y, labels.positive], [0, 0, labels.padding]], threshold);
-  // Stability is that of the mask as the model gave it; area and box are those of the cleaned one.
-  const measured = (masks) => masks.map((mask) => ({ ...mask, stability: stability(mask.logits, seen, settings.stability_score_offset) }));
-  const cleaned = (found) =>
-    found
-      .map(({ logits, ...rest }) => ({ ...rest, logits: cleanMask(logits, cleaning, seen) }))
-      .map((one) => ({ ...one, ...describe(one.logits, seen, photo) }))
+  // The engine's memory is used again by the next call: what stays is copied.
+  const measured = (masks) =>
+    masks
+      .map((mask) => ({ ...mask, stability: stability(mask.logits, seen, settings.stability_score_offset) }))
+      .map((mask) => ({ ...mask, logits: mask.logits.slice(), ...describe(mask.logits, seen) }))
       .filter((one) => one.area);
 
-  const pass = async (points, mark) => {
-    for (const point of points) {
-      const { best, masks } = await ask(point, minIou);
-      asked.push({ point, best });
-      const passed = measured(masks.filter(({ iou }) => iou > minIou)).filter((one) => one.stability >= minStability);
-      good.push(...cleaned(passed.map((one) => ({ ...one, logits: one.logits.slice() }))));
-      for (const one of mark ? passed : []) {
-        one.logits.forEach((value, i) => {
-          if (value > settings.coarse_logit_thresh) sure[i]++;
-          if (value > thinAbove) near[i]++;
-        });
+  for (let round = plan.take(); round.length; round = plan.take()) {
+    for (const index of round) {
+      const { best, masks } = await ask(points[index], minIou);
+      asked.push({ point: points[index], best });
+      for (const one of measured(masks.filter(({ iou }) => iou > minIou))) {
+        if (one.stability < minStability) continue;
+        good.push(one);
+        plan.cover((i) => one.logits[places[i]] > settings.coarse_logit_thresh);
       }
-      if (++done % REPORT_EVERY === 0) onProgress(done, total);
+      if (asked.length % REPORT_EVERY === 0) onProgress(asked.length, asked.length + plan.left);
     }
-  };
+  }
 
-  const points = grid(perSide, input);
-  const first = firstPass(perSide);
-  await pass(points.filter((_, i) => first.has(i)), true);
-  const open = ([x, y], i) => {
-    const at = Math.min(side - 1, y >> 2) * side + Math.min(side - 1, x >> 2);
-    return sure[at] < agreement && !(near[at] >= agreement && (i + Math.floor(i / perSide)) % 2);
+  const cleaned = (one) => {
+    const logits = cleanMask(one.logits, cleaning, seen);
+    return logits === one.logits ? one : { ...one, logits, ...describe(logits, seen) };
   };
-  const fine = points.filter((point, i) => !first.has(i) && open(point, i));
-  done = total - fine.length;
-  await pass(fine, false);
-
-  const distinct = (found) => suppress(found, settings.box_nms_thresh).sort((a, b) => b.area - a.area);
+  const distinct = (found) =>
+    groups(found, MASK_NMS_THRESH, side)
+      .map((group) => mean(group, seen))
+      .map(cleaned)
+      .sort((a, b) => b.area - a.area);
   if (good.length) return distinct(good);
   const reserve = [];
   for (const { point } of asked.sort((a, b) => b.best - a.best).slice(0, RESERVE)) {
-    reserve.push(...cleaned(measured((await ask(point, -Infinity)).masks)));
+    reserve.push(...measured((await ask(point, -Infinity)).masks));
   }
   const relaxed = RELAX.map((step) => reserve.filter((one) => one.iou > minIou - step && one.stability >= minStability - step));
   return distinct(relaxed.find((found) => found.length) ?? reserve);
-}
-
-/** Centres of n x n cells, in the model frame. */
-function grid(n, [width, height]) {
-  const points = [];
-  for (let y = 0; y < n; y++) for (let x = 0; x < n; x++) points.push([((x + 0.5) * width) / n, ((y + 0.5) * height) / n]);
-  return points;
-}
-
-/** Which points of an n x n grid are next to the points of a coarse one. */
-function firstPass(n) {
-  const coarse = Math.max(1, Math.floor(n / COARSE));
-  const places = Array.from({ length: coarse }, (_, i) => Math.max(0, Math.ceil(((i + 0.5) * n) / coarse - 1)));
-  return new Set(places.flatMap((y) => places.map((x) => y * n + x)));
 }
 
 /** Stability of the part of a low-res mask that shows the photograph: IoU of the masks at two thresholds. */
@@ -111,47 +96,83 @@ function stability(logits, { width, height, side }, offset) {
   return outer ? inner / outer : 0;
 }
 
-/** Area in low-res pixels, and box in pixels of the photograph, of the part of a mask that shows it. */
-function describe(logits, { width, height, side }, photo) {
-  const columns = new Float32Array(width).fill(-Infinity);
-  const rows = new Float32Array(height).fill(-Infinity);
+/** Area and box, in low-res pixels, of the part of a mask that shows the photograph. */
+function describe(logits, { width, height, side }) {
   let area = 0;
+  const box = [width, height, 0, 0];
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
-      const value = logits[y * side + x];
-      if (value > 0) area++;
-      if (value > columns[x]) columns[x] = value;
-      if (value > rows[y]) rows[y] = value;
+      if (logits[y * side + x] <= 0) continue;
+      area++;
+      box[0] = Math.min(box[0], x);
+      box[1] = Math.min(box[1], y);
+      box[2] = Math.max(box[2], x + 1);
+      box[3] = Math.max(box[3], y + 1);
     }
   }
-  if (!area) return { area };
-  const [x0, x1, y0, y1] = [firstCrossing(columns), width - firstCrossing(columns.reverse()), firstCrossing(rows), height - firstCrossing(rows.reverse())];
-  const across = (place) => Math.min(photo.width, (4 * place * photo.width) / photo.input[0]);
-  const down = (place) => Math.min(photo.height, (4 * place * photo.height) / photo.input[1]);
-  return { area, box: [across(x0), down(y0), across(x1), down(y1)] };
+  return { area, box };
 }
 
-/** Where largest logits, taken as a line between their places, first cross 0; see `sub_pixel_boxes` in Python. */
-function firstCrossing(profile) {
-  const first = profile.findIndex((value) => value > 0);
-  if (first === 0) return 0;
-  const [inside, before] = [profile[first], profile[first - 1]];
-  return first + 0.5 - inside / (inside - before);
-}
-
-/** Greedy non-maximum suppression by box IoU, best predicted IoU first. */
-export function suppress(candidates, threshold) {
-  const kept = [];
-  for (const one of [...candidates].sort((a, b) => b.iou - a.iou)) {
-    if (kept.every((other) => boxIou(one.box, other.box) <= threshold)) kept.push(one);
+/** Masks that show one object together, the best first: highest product of predicted IoU and stability. */
+export function groups(candidates, threshold, side) {
+  const found = [];
+  for (const one of [...candidates].sort((a, b) => score(b) - score(a))) {
+    const same = found.find(([first]) => maskIou(one, first, threshold, side) > threshold);
+    if (same) same.push(one);
+    else found.push([one]);
   }
-  return kept;
+  return found;
 }
 
-function boxIou(a, b) {
-  const width = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
-  const height = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
-  if (width <= 0 || height <= 0) return 0;
-  const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
-  return (width * height) / (area(a) + area(b) - width * height);
+function score({ iou, stability }) {
+  return iou * stability;
+}
+
+/** The first mask of a group with the mean logits of all, as `_mean` in Python's `candidates.py`. */
+function mean(group, seen) {
+  if (group.length === 1) return group[0];
+  const { side } = seen;
+  const all = group.reduce((sum, one) => sum + score(one), 0);
+  const logits = new Float32Array(side * side).fill(OUTSIDE);
+  const pieces = group.map((one) => piece(one, side));
+  const [x0, y0, x1, y1] = [0, 1, 2, 3].map((i) => Math[i < 2 ? "min" : "max"](...pieces.map(({ rect }) => rect[i])));
+  for (let y = y0; y < y1; y++) {
+    for (let x = x0; x < x1; x++) {
+      const at = y * side + x;
+      logits[at] = group.reduce((sum, one, k) => {
+        const [left, top, right, bottom] = pieces[k].rect;
+        const inside = x >= left && x < right && y >= top && y < bottom;
+        return sum + (score(one) / all) * (inside ? one.logits[at] : pieces[k].background);
+      }, 0);
+    }
+  }
+  const described = describe(logits, seen);
+  return described.area ? { ...group[0], logits, ...described } : group[0];
+}
+
+/** The part of a mask around its object, and the mean of what is not the object there. */
+function piece({ logits, box }, side) {
+  const rect = [Math.max(0, box[0] - MARGIN), Math.max(0, box[1] - MARGIN), Math.min(side, box[2] + MARGIN), Math.min(side, box[3] + MARGIN)];
+  let [sum, count] = [0, 0];
+  for (let y = rect[1]; y < rect[3]; y++) {
+    for (let x = rect[0]; x < rect[2]; x++) {
+      const value = logits[y * side + x];
+      if (value > 0) continue;
+      sum += value;
+      count++;
+    }
+  }
+  return { rect, background: count ? sum / count : 0 };
+}
+
+/** IoU of two masks; 0 if their areas and boxes keep it from exceeding the threshold. */
+function maskIou(a, b, threshold, side) {
+  const [x0, y0, x1, y1] = [0, 1, 2, 3].map((i) => (i < 2 ? Math.max(a.box[i], b.box[i]) : Math.min(a.box[i], b.box[i])));
+  const most = Math.min(Math.max(0, x1 - x0) * Math.max(0, y1 - y0), a.area, b.area);
+  if (most <= threshold * (a.area + b.area - most)) return 0;
+  let shared = 0;
+  for (let y = y0; y < y1; y++) {
+    for (let i = y * side + x0; i < y * side + x1; i++) if (a.logits[i] > 0 && b.logits[i] > 0) shared++;
+  }
+  return shared / (a.area + b.area - shared);
 }

@@ -77,7 +77,7 @@ const commands = {
     const masks = await segmentEverything(model, photo.embedding, photo, report, pointsPerSide);
     photo.masks = null;
     const everythingMs = performance.now() - start;
-    const found = list ? masks.map(({ logits, iou, box }) => ({ iou, box, counts: runLengths(logits) })) : undefined;
+    const found = list ? masks.map(({ logits, iou }) => ({ iou, counts: runLengths(logits) })) : undefined;
     return { count: masks.length, everythingMs, found, overlay: masks.length ? paint(masks) : null };
   },
 

@@ -17,7 +17,7 @@ from tinysam.runtime.results import MaskRecord
 from tinysam.runtime.upscale import Upscaler
 
 
-def finish(
+def to_full_size(
     pairs: Sequence[tuple[Crop, Candidate]], size: tuple[int, int], image_size: int, settings: EverythingSettings
 ) -> list[MaskRecord]:
     """Records of candidates with their crops, largest first; `size` is the photograph's (height, width)."""
