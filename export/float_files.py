@@ -8,8 +8,7 @@ import torch
 
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.feeds import prompt_feed
-from tinysam.export.decoder_graph import DecoderGraph, SelectiveDecoder, decoder_graph
-from tinysam.export.decoder_stages import AttendStage, UpscaleStage
+from tinysam.export.decoder_graph import AttendStage, DecoderGraph, SelectiveDecoder, UpscaleStage, decoder_graph
 from tinysam.export.encoder_graph import encoder_graph
 from tinysam.export.onnx_export import to_onnx
 from tinysam.export.reference import ReferenceCase

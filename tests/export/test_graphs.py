@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from tests.models.golden import relative_error
-from tinysam.export.decoder_graph import SelectiveDecoder, decoder_graph
-from tinysam.export.decoder_stages import AttendStage, UpscaleStage
+from tinysam.export.decoder_graph import AttendStage, SelectiveDecoder, UpscaleStage, decoder_graph
 from tinysam.export.encoder_graph import encoder_graph
 from tinysam.models import VARIANTS, Sam, build, load
 
