@@ -20,8 +20,7 @@ from tinysam.distillation.recipe import MODES, Recipe
 from tinysam.distillation.resident import Resident, can_stay, fits
 from tinysam.distillation.samples import Batch, Numbers, Samples, loader
 from tinysam.distillation.shards import ShardBatches, find_shards, shard_loader
-from tinysam.distillation.teacher import TeacherError, copy_decoder, identity, load_teacher
-from tinysam.distillation.teacher_cache import TeacherCache
+from tinysam.distillation.teacher import TeacherCache, TeacherError, copy_decoder, identity, load_teacher
 from tinysam.distillation.trainer import Trainer
 from tinysam.models import Sam, build, get_variant, load
 from tinysam.runtime.run_command import run_command
@@ -85,7 +84,7 @@ def objective_for(
     return Decoupled(device, teacher, TeacherCache(args.teacher_cache, teacher, taught_by, photos, resident)), taught_by
 
 
-def refuse_senseless(args: argparse.Namespace, recipe: Recipe) -> None:
+def validate_options(args: argparse.Namespace, recipe: Recipe) -> None:
     """ValueError for options that do not go together, before anything is loaded."""
     if args.teacher_cache and (recipe.mode != "decoupled" or recipe.augmented or args.shards):
         raise TeacherError("--teacher-cache holds whole photographs of --data: use --mode decoupled and --no-augmented")
@@ -137,7 +136,7 @@ def batches_of(
 def train(args: argparse.Namespace) -> None:
     """Runs or continues a training."""
     recipe = Recipe(**{field.name: getattr(args, field.name) for field in fields(Recipe)})
-    refuse_senseless(args, recipe)
+    validate_options(args, recipe)
     prepare_torch(args.threads, recipe.seed)
     device = Device(own_device(args.device), args.precision == "bf16")
     rank, world = join(device.name)

@@ -7,10 +7,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tinysam.datasets.clicks import extent
-from tinysam.datasets.coco import UNREADABLE, Photo
+from tinysam.datasets.coco import Photo
+from tinysam.datasets.reading import open_annotated, read_rgb
 from tinysam.distillation import augment
-from tinysam.distillation.faults import Damaged
-from tinysam.distillation.pixels import read_rgb
 from tinysam.distillation.points import sample_points
 from tinysam.distillation.prompts import first_prompt
 from tinysam.distillation.recipe import Recipe
@@ -106,17 +105,6 @@ class SampleMaker:
     ) -> None:
         self.recipe, self.open_photo, self.thing = recipe, open_photo, thing
 
-    def read(self, photo: Photo) -> Image.Image:
-        """The decoded photograph; Damaged if it cannot be read or has not the size its annotations say."""
-        try:
-            image = self.open_photo(photo)
-        except UNREADABLE as error:
-            raise Damaged(photo.path, f"cannot be read ({error})") from error
-        if image.size != (photo.width, photo.height):
-            sizes = f"{image.width} x {image.height} pixels, its annotations say {photo.width} x {photo.height}"
-            raise Damaged(photo.path, sizes)
-        return image
-
     def view(self, photo: Photo, rng: Rng) -> augment.View:
         """The part of the photograph to show."""
         recipe = self.recipe
@@ -152,7 +140,7 @@ class SampleMaker:
     def show(self, photo: Photo, rng: Rng) -> tuple[augment.Pixels, list[Mask]]:
         """(h, w, 3) a view of the photograph, perhaps with pasted objects, and (h, w) masks, more than prompts."""
         recipe = self.recipe
-        photograph = self.read(photo)
+        photograph = open_annotated(photo, self.open_photo)
         view = self.view(photo, rng)
         image = view.image(photograph).copy()
         masks = choose(photo, view, 2 * recipe.prompts, rng)
@@ -177,13 +165,13 @@ class SampleMaker:
     def texture(self, width: int, height: int, rng: Rng) -> augment.Pixels:
         """(height, width, 3) of a random photograph, recoloured."""
         photo = self.thing(rng)
-        shown = augment.texture(photo, width, height, rng).image(self.read(photo))
+        shown = augment.texture(photo, width, height, rng).image(open_annotated(photo, self.open_photo))
         return augment.colour(shown, self.recipe.colour, rng)
 
     def whole(self, index: int, photo: Photo) -> Sample:
         """The whole photograph alone: the same in every epoch. Damaged if it cannot be used."""
         size = self.recipe.image_size
-        return picture(index, augment.whole(photo, size).image(self.read(photo)), size)
+        return picture(index, augment.whole(photo, size).image(open_annotated(photo, self.open_photo)), size)
 
     def paste(self, image: augment.Pixels, masks: list[Mask], rng: Rng) -> list[Mask]:
         """Pastes an object of another photograph; the visible masks, the new one first."""
@@ -197,7 +185,7 @@ class SampleMaker:
         if rng.uniform() < self.recipe.texture_share:
             thing = self.texture(*size, rng)
         else:
-            thing = augment.colour(view.image(self.read(photo)), self.recipe.colour, rng)
+            thing = augment.colour(view.image(open_annotated(photo, self.open_photo)), self.recipe.colour, rng)
         placed = augment.paste(image, masks, thing, view.cover(chosen.decode()), rng)
         return masks if placed is None else [placed, *masks]
 

@@ -28,13 +28,12 @@ from torch import Tensor
 
 from tinysam.distillation import losses
 from tinysam.distillation.device import Device, images
+from tinysam.distillation.journal import Tally
 from tinysam.distillation.points import logits_at
 from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.rounds import Prompt, round_count, rounds
 from tinysam.distillation.samples import Batch
-from tinysam.distillation.tally import Tally
-from tinysam.distillation.teacher import check_embedding
-from tinysam.distillation.teacher_cache import TeacherCache
+from tinysam.distillation.teacher import TeacherCache, check_embedding
 from tinysam.models import Sam
 from tinysam.models.mask_decoder import Decoded
 

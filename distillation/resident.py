@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from tinysam.datasets.coco import DataError
+from tinysam.datasets.reading import Damaged
 from tinysam.distillation.device import Device
-from tinysam.distillation.faults import Damaged
 from tinysam.distillation.making import Sample
 from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.samples import UNUSABLE, Batch, Numbers, Samples, collate

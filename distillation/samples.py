@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tinysam.datasets.coco import DataError, Photo
-from tinysam.distillation.faults import Damaged, Faults
+from tinysam.datasets.reading import Damaged, Faults, PixelCache
 from tinysam.distillation.making import Rng, Sample, SampleMaker
-from tinysam.distillation.pixels import PixelCache
 from tinysam.distillation.recipe import Recipe
 
 ATTEMPTS = 8

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from tinysam.datasets.coco import DataError, Mask, Photo, try_mask
-from tinysam.distillation.faults import Damaged, Faults
+from tinysam.datasets.reading import Damaged, Faults
 from tinysam.distillation.making import LEAST_PIXELS, Rng, Sample, SampleMaker
 from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.samples import ATTEMPTS, Batch, collate, share_of

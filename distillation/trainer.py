@@ -6,17 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from tinysam.distillation.average import Average
 from tinysam.distillation.checkpoints import State, save_state
 from tinysam.distillation.device import Device
-from tinysam.distillation.journal import Journal
+from tinysam.distillation.journal import Journal, Tally
 from tinysam.distillation.objectives import Objective
 from tinysam.distillation.parallel import average_gradients, share_batch_norm
 from tinysam.distillation.recipe import Recipe, learning_rate
 from tinysam.distillation.samples import Batch
-from tinysam.distillation.tally import Tally
 from tinysam.models import Sam, get_variant
 
 
@@ -153,3 +151,26 @@ class Trainer:
         """A line of the log."""
         rate = learning_rate(self.recipe, self.step - 1)
         return {"step": self.step, "seconds": self.seconds, "learning_rate": rate, **tally.means()}
+
+
+class Average:
+    """Keeps `decay` times itself plus the rest of the model, parameters and batch norm statistics alike."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """After optimizer step `step`; the average warms up over the first steps."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.state[name].lerp_(value, 1 - decay)
+            else:
+                self.state[name].copy_(value)
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Continues from a stored average."""
+        for name, value in state.items():
+            self.state[name].copy_(value)

@@ -12,10 +12,9 @@ from tqdm import tqdm
 
 from tinysam.datasets.coco import DataError, Photo, read_coco, read_folder
 from tinysam.evaluation import ray_engine, runner
-from tinysam.evaluation.annotate import AnnotateTask
 from tinysam.evaluation.backends import BACKENDS, ModelChoice
 from tinysam.evaluation.detections import DetectionTask, read_detections
-from tinysam.evaluation.everything import EverythingTask
+from tinysam.evaluation.everything import AnnotateTask, EverythingTask
 from tinysam.evaluation.prompted import CLICKS, Protocol
 from tinysam.evaluation.records import Records
 from tinysam.evaluation.sweep import SWEPT, SweepTask, Values

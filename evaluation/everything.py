@@ -1,6 +1,8 @@
-"""Segment-everything against annotated masks: does it find them, and how well.
+"""Segment-everything against annotated masks, or as annotations.
 
-The annotations of no set are complete, so precision means little; recall and the IoU of the best match do.
+`EverythingTask`: does it find the annotated masks, and how well. The annotations of no set are complete, so precision
+means little; recall and the IoU of the best match do. `AnnotateTask`: masks for photographs that have none, as a
+COCO-format set to train on.
 """
 
 import time
@@ -74,3 +76,43 @@ class EverythingTask:
         summary = {"everything": groups, "masks_per_image": found, "seconds_per_image": seconds}
         text = f"{table(groups, COLUMNS)}\n{found:.1f} masks and {seconds:.2f} s per image"
         return Figures(summary, text if ALL in groups else "nothing evaluated")
+
+
+@dataclass(frozen=True)
+class AnnotateTask:
+    """A teacher's masks of everything."""
+
+    changes: Changes = ()
+    """Settings in place of those chosen for the model, by name."""
+
+    def record(self, segmenter: Segmenter, photo: Photo, image: Image.Image) -> dict[str, Any]:
+        """The photograph and its annotations, numbered when all are put together."""
+        settings = EverythingSettings.of_model(segmenter.manifest.everything, **dict(self.changes))
+        annotations = [
+            {
+                "image_id": photo.id,
+                "category_id": 1,
+                "iscrowd": 0,
+                "segmentation": {"size": list(mask.rle.size), "counts": mask.rle.to_coco()},
+                "bbox": list(mask.bbox),
+                "area": mask.area,
+                "predicted_iou": float(mask.predicted_iou),
+                "stability_score": float(mask.stability_score),
+                "point_coords": [list(map(float, point)) for point in mask.point_coords],
+            }
+            for mask in segment_everything(segmenter, image, settings).masks
+        ]
+        size = {"width": image.width, "height": image.height}
+        return {
+            "image": {"id": photo.id, "file_name": str(photo.path.resolve()), **size, "source": photo.source},
+            "annotations": annotations,
+        }
+
+    def figures(self, records: Iterable[dict[str, Any]]) -> Figures:
+        """The COCO-format set."""
+        kept = list(records)
+        annotations = [annotation for record in kept for annotation in record["annotations"]]
+        numbered = [{"id": number, **annotation} for number, annotation in enumerate(annotations, start=1)]
+        categories = [{"id": 1, "name": "object"}]
+        coco = {"images": [record["image"] for record in kept], "annotations": numbered, "categories": categories}
+        return Figures({"masks": len(numbered)}, f"{len(numbered)} masks in {len(kept)} photographs", coco)

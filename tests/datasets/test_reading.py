@@ -2,8 +2,9 @@ import time
 from threading import Lock
 
 import pytest
+from PIL import Image
 
-from tinysam.datasets.reading import ahead
+from tinysam.datasets.reading import PixelCache, ahead
 
 
 def test_values_come_in_order_and_no_more_than_asked_are_made_in_advance():
@@ -27,3 +28,14 @@ def test_an_error_is_raised_where_its_value_would_come():
     assert [next(values), next(values)] == [1, 1]
     with pytest.raises(ZeroDivisionError):
         next(values)
+
+
+def test_photographs_are_kept_up_to_the_limit(tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, path in enumerate(paths):
+        Image.new("RGB", (10, 10), (number, 0, 0)).save(path)
+    cache = PixelCache(limit=2 * 4 * 100)
+    assert [cache.read(path).getpixel((0, 0))[0] for path in paths] == [0, 1, 2]
+    assert list(cache.images) == paths[:2]
+    paths[0].unlink()
+    assert cache.read(paths[0]).getpixel((5, 5)) == (0, 0, 0)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from tinysam.distillation.hard_prompts import draw_true, next_click
 from tinysam.distillation.points import sample_points
 from tinysam.distillation.prompts import anywhere, first_prompt, jittered_box
+from tinysam.distillation.rounds import draw_true, next_click
 
 
 def blob(seed: int, size: int = 64) -> np.ndarray:

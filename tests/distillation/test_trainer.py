@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from tinysam.distillation.checkpoints import ResumeError, load_state, save_state, write_atomically
 from tinysam.distillation.device import Device, compile_model
@@ -15,7 +16,7 @@ from tinysam.distillation.journal import read_rows
 from tinysam.distillation.objectives import Supervised
 from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.samples import Numbers, Samples, loader
-from tinysam.distillation.trainer import Diverged, Trainer
+from tinysam.distillation.trainer import Average, Diverged, Trainer
 from tinysam.models import build, get_variant
 from tinysam.models.checkpoint import load_state as load_weights
 from tinysam.models.checkpoint import read_state
@@ -173,3 +174,17 @@ def test_resume_refuses_a_damaged_file_and_runs_nothing_in_it(tmp_path, recipe):
     with pytest.raises(ResumeError, match="cannot be continued"):
         load_state(tmp_path, recipe, 1)
     assert not (tmp_path / "exploded").exists()
+
+
+def test_the_average_matches_hand_arithmetic():
+    model = nn.BatchNorm1d(1)
+    average = Average(model, decay=0.2)
+    with torch.no_grad():
+        model.weight.fill_(3.0)
+    model.num_batches_tracked += 5
+    average.update(model, 0)
+    # Warming up: decay 1 / 10, from 1 to 0.1 * 1 + 0.9 * 3.
+    assert average.state["weight"].item() == pytest.approx(2.8)
+    assert average.state["num_batches_tracked"].item() == 5
+    average.update(model, 1000)
+    assert average.state["weight"].item() == pytest.approx(0.2 * 2.8 + 0.8 * 3)

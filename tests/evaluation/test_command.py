@@ -58,7 +58,7 @@ def test_a_picture_of_another_size_than_annotated_is_left_out(drawn, tmp_path, m
     assert evaluate(monkeypatch, "--data", drawn, "--out", tmp_path / "out", "--limit", 2) == 0
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert (summary["images"], summary["unreadable"]) == (1, 1)
-    assert "0.png: left out, it has 30 x 20 pixels" in caplog.text
+    assert "0.png: 30 x 20 pixels, its annotations say" in caplog.text
 
 
 def test_records_of_changed_annotations_are_refused(drawn, tmp_path, monkeypatch, capsys):

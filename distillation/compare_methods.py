@@ -1,4 +1,4 @@
-"""`python -m tinysam.distillation.claims`: the papers' training methods side by side, at a scale one machine can do.
+"""`python -m tinysam.distillation.compare_methods`: training methods of the papers, at a scale one machine can do.
 
 The student is the teacher's architecture with a new encoder, drawn from the seed, and the teacher's decoder; it learns
 `--student-steps` steps of the embedding first, so that what is compared is not how fast a random encoder finds its way.
@@ -181,10 +181,10 @@ def compare(plan: Plan, seeds: Sequence[int]) -> dict[str, list[dict[str, float]
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; options it does not know go to `tinysam-distill`."""
-    options = argparse.ArgumentParser(prog="python -m tinysam.distillation.claims", description=__doc__)
+    options = argparse.ArgumentParser(prog="python -m tinysam.distillation.compare_methods", description=__doc__)
     options.add_argument("--data", type=Path, required=True, help="COCO-format folder to train on")
     options.add_argument("--val", type=Path, required=True, help="COCO-format folder to measure on")
-    options.add_argument("--out", type=Path, default=Path("runs/claims"))
+    options.add_argument("--out", type=Path, default=Path("runs/methods"))
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options.add_argument("--variant", default="nano", help="of teacher and student")
     options.add_argument("--size", type=int, default=224, help="side of the input")
@@ -196,7 +196,7 @@ def main(argv: list[str] | None = None) -> int:
     seeds = vars(known).pop("seeds")
     plan = Plan(**vars(known), distill=tuple(further))
     stopped = "stopped; the same command continues"
-    return run_command("claims", lambda: print(f"\n{table(compare(plan, seeds))}"), stopped)
+    return run_command("compare_methods", lambda: print(f"\n{table(compare(plan, seeds))}"), stopped)
 
 
 if __name__ == "__main__":
