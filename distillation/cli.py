@@ -14,6 +14,7 @@ from tqdm import tqdm
 from tinysam.datasets.coco import DataError, Photo, read_coco, read_folder
 from tinysam.distillation.checkpoints import NAME, ResumeError, load_state
 from tinysam.distillation.device import Device, compile_model
+from tinysam.distillation.fake_quantization import fake_quantize
 from tinysam.distillation.objectives import Decoupled, FullStage, Objective, Supervised
 from tinysam.distillation.parallel import join, leave, own_device
 from tinysam.distillation.recipe import MODES, Recipe
@@ -112,6 +113,8 @@ def student_of(args: argparse.Namespace, recipe: Recipe, device: Device) -> Sam:
     """The model to train, on its device."""
     variant = get_variant(recipe.variant)
     model = build(variant, recipe.image_size) if args.scratch else load(variant, args.start, recipe.image_size)
+    if recipe.fake_quantization:
+        fake_quantize(model.image_encoder)
     model.to(device.name)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model

@@ -68,6 +68,8 @@ class Recipe:
     """Largest norm of the gradient."""
     ema: float = 0.998
     """Decay of the averaged weights, which are the ones to use."""
+    fake_quantization: bool = False
+    """Whether the encoder computes with rounded weights and activations, as INT8 files do; for the last steps."""
     freeze_norm: bool = False
     """Whether batch norm keeps its statistics (then the result does not depend on the number of processes)."""
 
@@ -141,6 +143,7 @@ RESUMABLE = frozenset(
         "mosaic_share",
         "fault_share",
         "shown_share",
+        "fake_quantization",
         "rounds",
         "uniform_rounds",
         "box_masks",

@@ -29,9 +29,10 @@ def test_every_mode_trains_from_the_command_line(drawn, tmp_path, monkeypatch, c
     decoupled = ["--mode", "decoupled", *teacher, *cache]
     assert distill(monkeypatch, "--data", drawn, "--out", tmp_path / "c", *SHORT, *decoupled) == 0
     assert distill(monkeypatch, "--data", drawn, "--out", tmp_path / "d", *SHORT, *decoupled, "--resident") == 0
-    weights = {run: (tmp_path / run / "weights.safetensors").read_bytes() for run in "abcd"}
+    assert distill(monkeypatch, "--data", drawn, "--out", tmp_path / "e", *SHORT, "--fake-quantization") == 0
+    weights = {run: (tmp_path / run / "weights.safetensors").read_bytes() for run in "abcde"}
     assert weights["c"] == weights["d"]
-    assert len(set(weights.values())) == 3
+    assert len(set(weights.values())) == 4
     assert list((tmp_path / "cache").glob("*.npy"))
 
 
