@@ -48,7 +48,8 @@ class RoundedConv2d(nn.Conv2d):
     """A convolution that computes with rounded weights and inputs."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return self._conv_forward(round_activations(input), round_weights(self.weight), self.bias)
+        output: Tensor = self._conv_forward(round_activations(input), round_weights(self.weight), self.bias)
+        return output
 
 
 class RoundedLinear(nn.Linear):

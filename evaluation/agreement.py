@@ -56,11 +56,9 @@ def prompts_of(segmenter: Segmenter, masks: Sequence[Mask], truth: NDArray[np.bo
 
 def rows(kind: str, answer: Answers, reference: Answers, truth: NDArray[np.bool_]) -> Iterator[Row]:
     """Compares the masks that a user would get."""
-    mine, theirs, index = answer.chosen, reference.chosen, np.arange(len(truth))
-    chosen, expected = answer.masks[index, mine], reference.masks[index, theirs]
-    right, alike = iou(chosen, truth), mask_iou(chosen, expected)
-    for i in index:
-        yield Row(kind, float(right[i]), float(alike[i]), bool(mine[i] == theirs[i]))
+    right, alike = iou(answer.shown, truth), mask_iou(answer.shown, reference.shown)
+    for i in range(len(truth)):
+        yield Row(kind, float(right[i]), float(alike[i]), bool(answer.chosen[i] == reference.chosen[i]))
 
 
 def compare(segmenters: dict[str, Segmenter], picture: Image.Image, masks: Sequence[Mask]) -> dict[str, list[Row]]:

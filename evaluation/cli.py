@@ -11,12 +11,12 @@ from typing import Any
 from tqdm import tqdm
 
 from tinysam.datasets.coco import DataError, Photo, read_coco, read_folder
-from tinysam.evaluation import ray_engine, runner
+from tinysam.evaluation import ray_engine
 from tinysam.evaluation.backends import BACKENDS, ModelChoice
 from tinysam.evaluation.detections import DetectionTask, read_detections
 from tinysam.evaluation.everything import AnnotateTask, EverythingTask
 from tinysam.evaluation.prompted import CLICKS, Protocol
-from tinysam.evaluation.records import Records
+from tinysam.evaluation.records import Records, run_here
 from tinysam.evaluation.sweep import SWEPT, SweepTask, Values
 from tinysam.evaluation.tasks import PromptedTask, Task, spread
 from tinysam.runtime.engines import usable_cores
@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> None:
     if args.engine == "ray":
         found = on_ray(ray_engine.Job(task, choice, photos, settings, out.resolve() / "parts"), args.workers)
     else:
-        found = runner.run(task, choice, photos, Records(out / "records.jsonl", settings))
+        found = run_here(task, choice, photos, Records(out / "records.jsonl", settings))
     seconds = time.monotonic() - start
     kept = [found[key] for key in map(str, (photo.id for photo in photos)) if found.get(key) is not None]
     figures = task.figures(kept)

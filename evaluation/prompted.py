@@ -10,6 +10,7 @@ from PIL import Image
 from tinysam.datasets.clicks import centre, next_click
 from tinysam.datasets.coco import Mask
 from tinysam.runtime.mask_choice import ambiguous_masks, choose_mask
+from tinysam.runtime.masks.clean import clean_masks
 from tinysam.runtime.prompts import Prompts
 from tinysam.runtime.segmenter import Segmenter
 from tinysam.runtime.upscale import Upscaler
@@ -51,6 +52,8 @@ class Answers:
     """(P, M) predicted IoU."""
     chosen: NDArray[np.intp]
     """(P,) place of the mask that a user gets."""
+    shown: Bools
+    """(P, height, width) that mask, without small islands and holes."""
 
 
 def iou(masks: Bools, truth: Bools) -> NDArray[np.float64]:
@@ -72,19 +75,24 @@ def full_size(upscaler: Upscaler, low_res: Floats) -> Bools:
 def decode(segmenter: Segmenter, prompts: Prompts) -> Answers:
     """Every mask the model has for these prompts of the image that is set."""
     low_res, predicted = segmenter.graphs.decode(segmenter.features, prompts)
-    masks = full_size(segmenter.frame.upscaler, low_res)
-    manifest = segmenter.manifest
+    manifest, frame = segmenter.manifest, segmenter.frame
+    masks = full_size(frame.upscaler, low_res)
     chosen = choose_mask(manifest.mask_choice, manifest.mask_tokens, predicted, prompts.ambiguous, low_res)
-    return Answers(manifest.mask_tokens, masks, low_res, predicted, chosen)
+    rows = np.arange(len(chosen))
+    taken, shown = low_res[rows, chosen], masks[rows, chosen]
+    cleaned = clean_masks(taken, manifest.cleaning, frame.low_res_size)
+    if cleaned is not taken:
+        shown = full_size(frame.upscaler, cleaned)
+    return Answers(manifest.mask_tokens, masks, low_res, predicted, chosen, shown)
 
 
 def scores(answers: Answers, truth: Bools, name: str) -> list[dict[str, float]]:
-    """For each prompt: IoU of the mask that a user gets, of the best of three, and of mask 0 if there is one."""
+    """For each prompt the IoU of what a user gets, before cleaning, of the best of three, and of mask 0."""
     values = iou(answers.masks, truth[:, None])
-    rows = np.arange(len(values))
-    chosen = answers.chosen
+    rows, chosen = np.arange(len(values)), answers.chosen
     columns = {
-        name: values[rows, chosen],
+        name: iou(answers.shown, truth),
+        f"{name}_raw": values[rows, chosen],
         f"{name}_best": values[:, ambiguous_masks(answers.tokens)].max(axis=1),
         f"{name}_predicted": answers.predicted[rows, chosen],
     }
@@ -116,9 +124,8 @@ def click_scores(segmenter: Segmenter, truth: Bools, counts: Sequence[int]) -> l
                 row.update(new)
         if n == max(counts):
             break
-        rows, used = np.arange(len(truth)), answers.chosen
-        previous = answers.low_res[rows, used][:, None]
-        for p, current in enumerate(answers.masks[rows, used]):
+        previous = answers.low_res[np.arange(len(truth)), answers.chosen][:, None]
+        for p, current in enumerate(answers.shown):
             click = next_click(current, truth[p])
             points[p].append((*click[0], click[1]) if click else points[p][-1])
     return found

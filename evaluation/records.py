@@ -67,7 +67,7 @@ class Records:
             file.write(json.dumps({"key": key, "value": value}) + "\n")
 
 
-def run(task: Task, choice: ModelChoice, photos: Sequence[Photo], records: Records) -> dict[str, Any]:
+def run_here(task: Task, choice: ModelChoice, photos: Sequence[Photo], records: Records) -> dict[str, Any]:
     """Adds the records that are missing; all records by key. Photographs that cannot be read have none.
 
     The next photographs are decoded by other threads while the model works on one.

@@ -71,9 +71,9 @@ class PromptedTask:
         return labelled(photo, masks, evaluate(segmenter, image, masks, self.prompts))
 
     def figures(self, records: Iterable[list[dict[str, Any]]]) -> Figures:
-        """Mean IoU per group; `_best` is the best of three masks, `_single` the single-mask output."""
+        """Mean IoU per group: what a user gets, `_raw` before cleaning, `_best` of three masks, `_single` mask 0."""
         rows = [row for found in records for row in found]
-        names = [f"{n}{suffix}" for n in self.prompts.names() for suffix in ("", "_best", "_single")]
+        names = [f"{n}{suffix}" for n in self.prompts.names() for suffix in ("", "_raw", "_best", "_single")]
         columns = [name for name in names if rows and name in rows[0]]
         groups = group_means(rows, self.by, columns)
         return Figures({"mean_iou": groups}, table(groups, columns))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tinysam.models import MEAN, STD, Sam, get_variant, load
 from tinysam.runtime.graphs import Decoded, passed
-from tinysam.runtime.manifest import EverythingThresholds, Manifest
+from tinysam.runtime.manifest import Cleaning, EverythingThresholds, Manifest
 from tinysam.runtime.preprocess import normalize
 from tinysam.runtime.prompts import Prompts
 from tinysam.runtime.segmenter import Segmenter
@@ -23,10 +23,18 @@ Floats = NDArray[np.float32]
 def manifest_of(name: str, model: Sam) -> Manifest:
     """What an artifact folder of this model would say; all four masks are there."""
     variant = get_variant(name)
-    thresholds = EverythingThresholds(**variant.everything)  # type: ignore[arg-type]
-    rule = variant.mask_choice
     return Manifest(
-        name, model.image_size, model.grid, MEAN, STD, (0, 1, 2, 3), (), thresholds, variant.box_masks, rule
+        variant=name,
+        image_size=model.image_size,
+        grid=model.grid,
+        mean=MEAN,
+        std=STD,
+        mask_tokens=(0, 1, 2, 3),
+        files=(),
+        everything=EverythingThresholds(**variant.everything),  # type: ignore[arg-type]
+        box_masks=variant.box_masks,
+        mask_choice=variant.mask_choice,
+        cleaning=Cleaning(**variant.cleaning),
     )
 
 

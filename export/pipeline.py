@@ -22,6 +22,7 @@ from tinysam.models.sam import MEAN, STD, Sam
 from tinysam.runtime.engines import usable_cores
 from tinysam.runtime.errors import ArtifactError
 from tinysam.runtime.manifest import (
+    Cleaning,
     EverythingThresholds,
     Manifest,
     ModelFile,
@@ -45,6 +46,7 @@ def empty_manifest(settings: ExportSettings, source: dict[str, Any]) -> Manifest
         everything=EverythingThresholds(**settings.variant.everything),  # type: ignore[arg-type]
         box_masks=settings.variant.box_masks,
         mask_choice=settings.variant.mask_choice,
+        cleaning=Cleaning(**settings.variant.cleaning),
         source=source,
         tools=tool_versions(),
     )

@@ -31,7 +31,7 @@ ENGINES = tuple(FORMATS)
 LAYOUTS = ("NCHW", "NHWC")
 INPUTS = ("normalized", "pixels")
 """What an encoder takes: (pixel - mean) / std; or pixels as whole numbers, and a channel that says where they are."""
-MASK_CHOICES = ("single", "best", "stability")
+MASK_CHOICES = ("single", "steady", "best", "stability")
 """Rules of `tinysam.runtime.mask_choice.choose_mask`."""
 
 _MAX_BYTES = 4 << 20

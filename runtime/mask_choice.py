@@ -43,6 +43,10 @@ def choose_mask(
     - `single`: mask 0; of a model without it as `best`;
     - `best`: the one of masks 1 to 3 with the highest predicted IoU.
 
+    `steady` is `single` with the predicted IoU of masks 1 to 3 times the square root of their stability score: of two
+    masks that promise the same, the one with the clearer outline. On photographs of unknown kinds it finds more than
+    predicted IoU alone.
+
     `stability` takes for every prompt, of all masks, the one with the highest stability score (EdgeSAM).
 
     Args:
@@ -50,19 +54,21 @@ def choose_mask(
         tokens: mask tokens of the decoder's mask axis, in order.
         iou: (P, masks) predicted IoU.
         ambiguous: (P,), see `is_ambiguous`.
-        masks: (P, masks, h, w) low-res logits; needed by `stability` only.
+        masks: (P, masks, h, w) low-res logits; needed by `stability` and `steady`.
 
     Returns:
         (P,) places in the mask axis.
     """
-    if rule == "stability":
-        assert masks is not None, "the rule `stability` looks at the masks"
+    score: NDArray[np.floating[Any]] = iou
+    if rule in ("stability", "steady"):
+        assert masks is not None, f"the rule `{rule}` looks at the masks"
         count, offered, *_ = masks.shape
-        flat = masks.reshape(count * offered, *masks.shape[2:])
-        steady: Indexes = stability(flat, STABILITY_OFFSET).reshape(count, offered).argmax(axis=1)
-        return steady
+        scores = stability(masks.reshape(count * offered, *masks.shape[2:]), STABILITY_OFFSET).reshape(count, offered)
+        if rule == "stability":
+            return np.asarray(scores.argmax(axis=1))
+        score = iou * np.sqrt(scores)
     options = np.array(ambiguous_masks(tokens))
-    best: Indexes = options[iou[:, options].argmax(axis=1)]
+    best: Indexes = options[score[:, options].argmax(axis=1)]
     if rule == "best" or 0 not in tokens:
         return best
     return np.where(ambiguous, best, tokens.index(0))

@@ -15,7 +15,9 @@ def answers(first: np.ndarray, second: np.ndarray, better: int) -> Answers:
     """One prompt with two masks."""
     masks = np.stack([first, second])[None]
     predicted = np.array([[1.0 - better, better]], np.float32)
-    return Answers((1, 2), masks, np.zeros((1, 2, 1, 1), np.float32), predicted, predicted.argmax(axis=1))
+    chosen = predicted.argmax(axis=1)
+    low_res = np.zeros((1, 2, 1, 1), np.float32)
+    return Answers((1, 2), masks, low_res, predicted, chosen, masks[[0], chosen])
 
 
 def test_rows_by_hand() -> None:

@@ -1,15 +1,18 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import label
 
 from tinysam.datasets.coco import DataError
 from tinysam.evaluation.detections import DetectionTask, clipped, read_detections
 from tinysam.evaluation.everything import recalls
-from tinysam.evaluation.prompted import Answers, Protocol, iou, scores
+from tinysam.evaluation.prompted import Answers, Protocol, decode, iou, scores
 from tinysam.evaluation.report import band, group_means, table
 from tinysam.evaluation.tasks import PromptedTask, spread
+from tinysam.runtime.manifest import Cleaning
 
 
 def test_iou_matches_hand_arithmetic():
@@ -28,10 +31,33 @@ def test_scores_tell_chosen_best_and_single_apart():
     masks[0, 1, :2] = True
     masks[0, 2, :3] = True
     answers = Answers(
-        (0, 1, 2, 3), masks, np.zeros((1, 4, 1, 1)), np.array([[0.99, 0.5, 0.8, 0.1]], np.float32), np.array([2])
+        tokens=(0, 1, 2, 3),
+        masks=masks,
+        low_res=np.zeros((1, 4, 1, 1)),
+        predicted=np.array([[0.99, 0.5, 0.8, 0.1]], np.float32),
+        chosen=np.array([2]),
+        shown=masks[:, 1] & masks[:, 2],
     )
     (row,) = scores(answers, truth, "box")
-    assert row == pytest.approx({"box": 8 / 12, "box_best": 1.0, "box_single": 0.5, "box_predicted": 0.8}, abs=1e-6)
+    expected = {"box": 1.0, "box_raw": 8 / 12, "box_best": 1.0, "box_single": 0.5, "box_predicted": 0.8}
+    assert row == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_a_user_gets_is_cleaned(knowing, photos):
+    photo = knowing.graphs.photo = photos[0]
+    truth = photo.masks[0].decode().astype(bool)
+    with Image.open(photo.path) as image:
+        knowing.set_image(image.convert("RGB"))
+    low_res, predicted = knowing.graphs.decode(None, knowing.prompts(boxes=[photo.masks[0].box]))
+    speck = np.argwhere(low_res[0, 2] < 0)[0]
+    low_res[0, 2, speck[0], speck[1]] = 10
+    knowing.graphs.decode = lambda embedding, prompts: (low_res, predicted)
+    knowing.graphs.manifest = replace(knowing.manifest, mask_choice="best", cleaning=Cleaning(islands=0.1))
+    answers = decode(knowing, knowing.prompts(boxes=[photo.masks[0].box]))
+    assert answers.chosen.tolist() == [2]
+    (row,) = scores(answers, truth[None], "box")
+    assert row["box"] > row["box_raw"]
+    assert label(answers.masks[0, 2])[1] == 2 and label(answers.shown[0])[1] == 1
 
 
 def test_a_model_that_knows_the_masks_reaches_nearly_one(knowing, photos):

@@ -58,6 +58,19 @@ def test_stability_chooses_the_mask_that_a_threshold_changes_least() -> None:
         assert choose_mask("stability", (1, 2, 3), IOU[:1, :3], np.array([ambiguous]), masks).tolist() == [2]
 
 
+def test_steady_prefers_the_clearer_outline_of_masks_that_promise_the_same() -> None:
+    masks = np.full((1, 4, 4, 4), -5, np.float32)
+    masks[0, 1, :2], masks[0, 1, 2] = 5, -0.5  # 8 of 12 pixels are sure
+    masks[0, 2, :2], masks[0, 3, :2] = 5, 5
+    iou = np.array([[0.9, 0.7, 0.6, 0.5]], np.float32)  # 0.7 * sqrt(8 / 12) = 0.57
+    click, other = np.array([True]), np.array([False])
+    assert choose_mask("steady", (0, 1, 2, 3), iou, click, masks).tolist() == [2]
+    assert choose_mask("steady", (0, 1, 2, 3), iou, other, masks).tolist() == [0]
+    iou[0, 1] = 0.8  # 0.65
+    assert choose_mask("steady", (0, 1, 2, 3), iou, click, masks).tolist() == [1]
+    assert choose_mask("steady", (1, 2, 3), iou[:, 1:], other, masks[:, 1:]).tolist() == [0]
+
+
 @pytest.mark.parametrize("rule", ["single", "best"])
 def test_the_command_and_the_call_give_the_same_mask(tmp_path: Path, rule: str) -> None:
     """Discs of radius 6, 12, 20, 6 for tokens 0 to 3; predicted IoU 0.7, 0.9, 0.8, 0.7."""

@@ -178,9 +178,10 @@ export function chooseMask(rule, tokens, iou, ambiguous, masks) {
   const largest = (places, value) => places.reduce((top, k) => (value(k) > value(top) ? k : top));
   const all = [...tokens.keys()];
   if (rule === "stability") return largest(all, (k) => stability(masks[k].logits, STABILITY_OFFSET));
-  if (rule === "single" && !ambiguous && tokens.includes(0)) return tokens.indexOf(0);
+  if (["single", "steady"].includes(rule) && !ambiguous && tokens.includes(0)) return tokens.indexOf(0);
   const options = all.filter((k) => tokens[k] !== 0);
-  return largest(options.length ? options : [0], (k) => iou[k]);
+  const steadiness = (k) => (rule === "steady" ? Math.sqrt(stability(masks[k].logits, STABILITY_OFFSET)) : 1);
+  return largest(options.length ? options : [0], (k) => iou[k] * steadiness(k));
 }
 
 /** Area above `offset` as a part of the area above `-offset`. */
