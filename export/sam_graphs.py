@@ -243,23 +243,31 @@ def filled_box(g: Wrapping, coords: str, labels: str, side: int) -> str:
     return g.add("Mul", g.add("Sub", g.add("Mul", area, floats(2)), floats(1)), floats(BOX_LOGIT))
 
 
+def stability(g: Wrapping) -> str:
+    """(1, masks): `tinysam.runtime.mask_choice.stability` of the low-res masks."""
+    inner, outer = (
+        g.add(
+            "ReduceSum",
+            g.add("Cast", g.add("Greater", f"{CORE}low_res_masks", floats(level)), to=TensorProto.FLOAT),
+            ints(2, 3),
+            keepdims=0,
+        )
+        for level in (STABILITY_OFFSET, -STABILITY_OFFSET)
+    )
+    return g.add("Div", inner, g.add("Max", outer, floats(1)))
+
+
 def choice(g: Wrapping, manifest: Manifest) -> str:
     """(1,) place of the mask that the prompt gets: `tinysam.runtime.mask_choice.choose_mask`."""
     tokens, rule = manifest.mask_tokens, manifest.mask_choice
+    score = f"{CORE}iou_predictions"
     if rule == "stability":
-        inner, outer = (
-            g.add(
-                "ReduceSum",
-                g.add("Cast", g.add("Greater", f"{CORE}low_res_masks", floats(level)), to=TensorProto.FLOAT),
-                ints(2, 3),
-                keepdims=0,
-            )
-            for level in (STABILITY_OFFSET, -STABILITY_OFFSET)
-        )
-        return g.add("ArgMax", g.add("Div", inner, g.add("Max", outer, floats(1))), axis=1, keepdims=0)
+        return g.add("ArgMax", stability(g), axis=1, keepdims=0)
+    if rule == "steady":
+        score = g.add("Mul", score, g.add("Sqrt", stability(g)))
     options = ambiguous_masks(tokens)
     offered = floats(*(0 if place in options else NEVER for place in range(len(tokens))))
-    best = g.add("ArgMax", g.add("Add", f"{CORE}iou_predictions", offered), axis=1, keepdims=0)
+    best = g.add("ArgMax", g.add("Add", score, offered), axis=1, keepdims=0)
     if rule == "best" or 0 not in tokens:
         return best
     points = g.add("Cast", g.add("GreaterOrEqual", "point_labels", floats(0)), to=TensorProto.FLOAT)

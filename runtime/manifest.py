@@ -253,8 +253,10 @@ def manifest_from_dict(data: Any) -> Manifest:
         files=tuple(_model_file(entry) for entry in _get(data, "files", list)),
     )
     _check_sizes(manifest)
-    if manifest.mask_choice == "single" and 0 not in manifest.mask_tokens:
-        raise ArtifactError(f"field 'mask_choice' is 'single', but 'mask_tokens' {list(manifest.mask_tokens)} lack 0")
+    if manifest.mask_choice in ("single", "steady") and 0 not in manifest.mask_tokens:
+        raise ArtifactError(
+            f"field 'mask_choice' is {manifest.mask_choice!r}, but 'mask_tokens' {list(manifest.mask_tokens)} lack 0"
+        )
     return manifest
 
 

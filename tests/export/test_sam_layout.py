@@ -135,7 +135,7 @@ def passing(inputs: dict[str, list[Any]], outputs: dict[str, list[Any]]) -> onnx
 
 
 @pytest.mark.parametrize("tokens", [(0, 1, 2, 3), (1, 2, 3)])
-@pytest.mark.parametrize("rule", ["single", "best", "stability"])
+@pytest.mark.parametrize("rule", ["single", "steady", "best", "stability"])
 @pytest.mark.parametrize("labels", [[1, -1], [0, -1], [1, 1, -1], [2, 3], [1, 2, 3], [-1]])
 @pytest.mark.parametrize("has_mask", [0, 1])
 def test_the_chosen_mask_is_the_runtimes(

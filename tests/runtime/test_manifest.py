@@ -35,7 +35,7 @@ def test_documented_example_is_read_as_it_says() -> None:
     manifest = manifest_from_dict(documented())
     assert (manifest.variant, manifest.image_size, manifest.grid) == ("nano", 448, 28)
     assert manifest.mask_tokens == (0, 1, 2, 3)
-    assert (manifest.mask_choice, manifest.box_masks) == ("single", True)
+    assert (manifest.mask_choice, manifest.box_masks) == ("steady", True)
     assert manifest.find("encoder", "onnx", "fp32").signatures[""].inputs["image"].shape == (1, 3, 448, 448)
 
 
@@ -69,8 +69,8 @@ def change_file(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (change("mask_tokens", []), "'mask_tokens'"),
         (change("mask_tokens", [1, 1]), "'mask_tokens'"),
         (change("mask_tokens", [4]), "'mask_tokens'"),
-        (change("mask_tokens", [1, 2, 3]), "'mask_choice' is 'single', but 'mask_tokens' [1, 2, 3] lack 0"),
-        (change("mask_choice", "worst"), "expected one of single, best, stability"),
+        (change("mask_tokens", [1, 2, 3]), "'mask_choice' is 'steady', but 'mask_tokens' [1, 2, 3] lack 0"),
+        (change("mask_choice", "worst"), "expected one of single, steady, best, stability"),
         (change("mask_choice", None), "'mask_choice' is missing"),
         (change("cleaning", {"islands": 2, "holes": 0}), "'islands' is 2, expected 0 to 1"),
         (change("cleaning", {"islands": 0}), "'holes' is missing"),
