@@ -25,7 +25,7 @@ MAX_DROP ?=
 OUT ?= artifacts
 
 .DEFAULT_GOAL := help
-.PHONY: help setup export-int8 test test-ray lint bench clean
+.PHONY: help setup export-int8 test test-ray python313 test-python313 test-clients lint bench clean
 
 help: ## Show this help
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -52,6 +52,33 @@ $(VENV)-ray/installed: setup.cfg pyproject.toml | $(VENV)/installed
 
 test-ray: $(VENV)-ray/installed ## Run the tests with a local Ray cluster (part of make test)
 	@if [ -e $(VENV)-ray/installed ]; then $(VENV)-ray/bin/python -m pytest tests/evaluation/test_ray.py; fi
+
+# From Python 3.12 on, other versions of the exporters are installed than before: an environment of its own.
+PYTHON313 ?= $(shell for p in python3.13 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.13.*/bin/python; do \
+  $$p -c '$(SUITABLE)' 2>/dev/null && { command -v $$p; exit; }; done)
+FAST_TESTS := tests/calibration tests/models tests/export/test_graphs.py tests/export/test_tflite_export.py \
+  tests/export/test_sam_layout.py tests/runtime/test_real_model.py tests/runtime/test_segmenter.py \
+  tests/runtime/test_engines.py tests/runtime/test_sam.py
+
+python313:
+	@test -n "$(PYTHON313)" || { echo "make: no python3.13 found, also not pyenv's: name one with PYTHON313=" >&2; exit 1; }
+
+test-python313: python313 ## Export with Python 3.13 and its versions of the exporters, and run the fast tests with them
+	$(MAKE) export-int8 PYTHON=$(PYTHON313) VENV=$(VENV)-python313 OUT=build/python313
+	TINYSAM_MODEL=build/python313/nano-448 $(VENV)-python313/bin/python -m pytest $(FAST_TESTS)
+
+# Programs for SAM want other versions of the same packages. PyTorch is for the package segment-anything only.
+$(VENV)-clients/installed: setup.cfg | $(VENV)/installed
+	$(PYTHON) -m venv $(VENV)-clients
+	$(VENV)-clients/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[onnx]' \
+	  torch==2.13.0 x-anylabeling-cvhub==4.2.1 osam==0.8.1
+	$(VENV)-clients/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  torchvision==0.28.0 segment-anything==1.0 samexporter==0.5.0
+	@touch $@
+
+test-clients: $(VENV)-clients/installed ## Load nano in SAM's layout with the programs that it is for, and compare masks
+	$(VENV)/bin/tinysam-export --layout sam --out $(OUT)
+	QT_QPA_PLATFORM=offscreen $(VENV)-clients/bin/python tests/clients/prove.py $(OUT)/nano-448 $(OUT)/nano-448-sam
 
 test: setup test-ray ## Run the tests
 	$(PY) -m pytest
