@@ -56,9 +56,9 @@ test-ray: $(VENV)-ray/installed ## Run the tests with a local Ray cluster (part 
 # From Python 3.12 on, other versions of the exporters are installed than before: an environment of its own.
 PYTHON313 ?= $(shell for p in python3.13 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.13.*/bin/python; do \
   $$p -c '$(SUITABLE)' 2>/dev/null && { command -v $$p; exit; }; done)
-FAST_TESTS := tests/calibration tests/models tests/export/test_graphs.py tests/export/test_tflite_export.py \
-  tests/export/test_sam_layout.py tests/runtime/test_real_model.py tests/runtime/test_segmenter.py \
-  tests/runtime/test_engines.py tests/runtime/test_sam.py
+FAST_TESTS := tests/calibration tests/models/test_checkpoint.py tests/models/test_variants.py \
+  $(addprefix tests/export/,test_graphs.py test_tflite_export.py test_sam_layout.py) \
+  $(addprefix tests/runtime/,test_real_model.py test_segmenter.py test_engines.py test_sam.py)
 
 python313:
 	@test -n "$(PYTHON313)" || { echo "make: no python3.13 found, also not pyenv's: name one with PYTHON313=" >&2; exit 1; }
