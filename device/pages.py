@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from tinysam.runtime.atomic import write_atomically
+
 
 def replace_section(page: Path, name: str, text: str) -> None:
     """Put `text` between the lines `<!-- name -->` and `<!-- /name -->` of a Markdown page.
@@ -18,6 +20,4 @@ def replace_section(page: Path, name: str, text: str) -> None:
     new, found = between.subn(lambda _: f"\n{text.strip()}\n\n", page.read_text())
     if found != 1:
         raise ValueError(f"{page}: expected one section from {begin} to {end}, found {found}")
-    partial = page.with_suffix(".partial")
-    partial.write_text(new)
-    partial.replace(page)
+    write_atomically(page, new)

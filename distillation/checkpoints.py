@@ -1,19 +1,17 @@
 """The state of a run on disk: complete or absent, never half-written."""
 
-import contextlib
 import io
-import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from tinysam.distillation.recipe import RESUMABLE, Recipe
+from tinysam.runtime.atomic import write_atomically
 
 NAME = "checkpoint.pt"
 WEIGHTS = "weights.safetensors"
@@ -39,25 +37,6 @@ class State:
     optimizer: dict[str, Any]
     teacher: str = ""
     """Variant and SHA-256 of the teacher's weights, if there is one."""
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces `path` by `content` at once, also while other processes do so.
-
-    On failure (a full disk) the old file stays and the error is raised.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid4().hex}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def save_state(folder: Path, state: State) -> None:

@@ -27,9 +27,10 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from tinysam.distillation.checkpoints import WEIGHTS, write_atomically
+from tinysam.distillation.checkpoints import WEIGHTS
 from tinysam.distillation.teacher import copy_decoder
 from tinysam.models import build, get_variant, load
+from tinysam.runtime.atomic import write_atomically
 from tinysam.runtime.engines import usable_cores
 from tinysam.runtime.run_command import run_command
 

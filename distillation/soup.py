@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from tinysam.distillation.checkpoints import half, write_atomically
+from tinysam.distillation.checkpoints import half
 from tinysam.models.checkpoint import CheckpointError, read_state
+from tinysam.runtime.atomic import write_atomically
 from tinysam.runtime.run_command import run_command
 
 

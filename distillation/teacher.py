@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from tinysam.datasets.coco import Photo
-from tinysam.distillation.checkpoints import write_atomically
 from tinysam.distillation.making import whole_pixels
 from tinysam.models import Sam, get_variant, load, normalize
 from tinysam.models.checkpoint import weights_path
+from tinysam.runtime.atomic import write_atomically
 from tinysam.runtime.manifest import sha256_file
 
 

@@ -19,6 +19,7 @@ from tinysam.evaluation.prompted import CLICKS, Protocol
 from tinysam.evaluation.records import Records, run_here
 from tinysam.evaluation.sweep import SWEPT, SweepTask, Values
 from tinysam.evaluation.tasks import PromptedTask, Task, spread
+from tinysam.runtime.atomic import write_atomically
 from tinysam.runtime.engines import usable_cores
 from tinysam.runtime.manifest import sha256_file
 from tinysam.runtime.run_command import run_command
@@ -161,9 +162,7 @@ def on_ray(job: ray_engine.Job, workers: int) -> dict[str, Any]:
 
 def write(path: Path, content: dict[str, Any]) -> None:
     """Json, complete or not at all."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
 def main() -> int:

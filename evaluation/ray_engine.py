@@ -20,6 +20,7 @@ from tinysam.datasets.reading import ahead, read_photo
 from tinysam.evaluation.backends import ModelChoice
 from tinysam.evaluation.records import fingerprint
 from tinysam.evaluation.tasks import Task
+from tinysam.runtime.atomic import replaced
 
 PART = 64
 """Photographs per part."""
@@ -67,9 +68,8 @@ class Worker:
             keys.append(str(photo.id))
             values.append(None if image is None else json.dumps(self.job.task.record(self.segmenter, photo, image)))
         path = self.job.path(part)
-        temporary = path.with_suffix(f".{fingerprint({'rows': values})}.partial")
-        parquet.write_table(pyarrow.table({"key": keys, "value": pyarrow.array(values, pyarrow.string())}), temporary)
-        temporary.replace(path)
+        with replaced(path) as partial:
+            parquet.write_table(pyarrow.table({"key": keys, "value": pyarrow.array(values, pyarrow.string())}), partial)
         return {"path": str(path), "photos": len(part)}
 
 

@@ -25,9 +25,9 @@ from tinysam.runtime.everything.candidates import Candidate
 from tinysam.runtime.everything.generator import click_prompts, default_batch
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.geometry import LOW_RES_STRIDE
-from tinysam.runtime.graphs import Decoded
 from tinysam.runtime.mask_choice import stability
 from tinysam.runtime.masks.full_size import full_size_rle
+from tinysam.runtime.model import Decoded
 from tinysam.runtime.segmenter import Segmenter
 
 SWEPT = (

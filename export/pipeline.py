@@ -17,13 +17,12 @@ from tinysam.export.publish import publish, workspace
 from tinysam.export.reference import ReferenceCase, reference_cases
 from tinysam.export.settings import ExportSettings, fingerprint, tool_versions
 from tinysam.export.tensors import model_file
+from tinysam.export.torch_model import manifest_of
 from tinysam.models.checkpoint import load, weights_path
-from tinysam.models.sam import MEAN, STD, Sam
+from tinysam.models.sam import Sam
 from tinysam.runtime.engines import usable_cores
 from tinysam.runtime.errors import ArtifactError
 from tinysam.runtime.manifest import (
-    Cleaning,
-    EverythingThresholds,
     Manifest,
     ModelFile,
     read_manifest,
@@ -35,21 +34,8 @@ from tinysam.runtime.manifest import (
 
 def empty_manifest(settings: ExportSettings, source: dict[str, Any]) -> Manifest:
     """The manifest without files: preprocessing, thresholds, origin."""
-    return Manifest(
-        variant=settings.variant.name,
-        image_size=settings.image_size,
-        grid=settings.image_size // settings.variant.encoder.stride,
-        mean=MEAN,
-        std=STD,
-        mask_tokens=settings.mask_tokens,
-        files=(),
-        everything=EverythingThresholds(**settings.variant.everything),  # type: ignore[arg-type]
-        box_masks=settings.variant.box_masks,
-        mask_choice=settings.variant.mask_choice,
-        cleaning=Cleaning(**settings.variant.cleaning),
-        source=source,
-        tools=tool_versions(),
-    )
+    manifest = manifest_of(settings.variant, settings.image_size, settings.mask_tokens)
+    return replace(manifest, source=source, tools=tool_versions())
 
 
 def up_to_date(folder: Path, key: str) -> bool:

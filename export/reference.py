@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from tinysam.calibration.arrays import Floats, floats
 from tinysam.calibration.feeds import Feed, ImageFeed, decoder_feeds, prompt_feed
-from tinysam.models.sam import Sam
+from tinysam.export.torch_model import TorchModel
+from tinysam.models.sam import MEAN, STD, Sam
+from tinysam.runtime.manifest import Manifest
+from tinysam.runtime.prompts import Prompts
 
 PARITY_IMAGES = 2
 """Photographs on which every file is compared with PyTorch."""
@@ -33,25 +35,17 @@ class Reference:
     """Runs the plain PyTorch model with the tensors of the exported files."""
 
     def __init__(self, sam: Sam, mask_tokens: tuple[int, ...]) -> None:
-        self.sam, self.mask_tokens = sam, list(mask_tokens)
+        self.sam = sam
+        self.model = TorchModel(sam, Manifest("", sam.image_size, sam.grid, MEAN, STD, mask_tokens, ()))
 
-    @torch.no_grad()
     def encode(self, image: Floats) -> Floats:
         """(1, 3, S, S) -> (1, dim, grid, grid)."""
-        embedding: Floats = self.sam.encode(torch.from_numpy(image)).numpy()
-        return embedding
+        return self.model.encode(image)
 
-    @torch.no_grad()
     def decode(self, embedding: Floats, feed: Feed) -> tuple[Floats, Floats]:
         """Low-res masks and predicted IoU of the offered mask tokens."""
-        mask = torch.from_numpy(feed["mask_input"]) if feed["has_mask_input"][0] else None
-        decoded = self.sam.decode(
-            torch.from_numpy(embedding),
-            torch.from_numpy(feed["point_coords"]),
-            torch.from_numpy(feed["point_labels"]),
-            mask,
-        )
-        return decoded.low_res_masks[:, self.mask_tokens].numpy(), decoded.iou[:, self.mask_tokens].numpy()
+        mask = feed["mask_input"] if feed["has_mask_input"][0] else None
+        return self.model.decode(embedding, Prompts(feed["point_coords"], feed["point_labels"], mask))
 
     def case(self, image: ImageFeed, seed: int) -> ReferenceCase:
         """Points, boxes, a mask prompt, a box with points, and a prompt with absent slots, on one image."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,8 @@ from tinysam.runtime.contract import ATTEND, UPSCALE, check_contract, fixed_batc
 from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.errors import ArtifactError, PromptError
 from tinysam.runtime.labels import BOX_TOP_LEFT, NEGATIVE, POSITIVE
-from tinysam.runtime.manifest import PARTS, PRECISIONS, read_manifest, verify_file
-from tinysam.runtime.mask_choice import ambiguous_masks
+from tinysam.runtime.manifest import PARTS, PRECISIONS, Manifest, read_manifest, verify_file
+from tinysam.runtime.model import Decoded, Model, passed
 from tinysam.runtime.preprocess import encoder_input
 from tinysam.runtime.prompts import Prompts, pad_prompts
 
@@ -27,17 +27,6 @@ MIXED = "mixed"
 CHOICES = (*PRECISIONS, MIXED)
 
 
-class Decoded(NamedTuple):
-    """Masks of those of P prompts that are worth drawing."""
-
-    masks: Floats
-    """(K, masks, 4 * grid, 4 * grid) logits."""
-    iou: Floats
-    """(P, masks) predicted IoU."""
-    kept: NDArray[np.intp]
-    """(K,) which of the P prompts the masks belong to, ascending."""
-
-
 def file_precision(precision: str, part: str) -> str:
     """Which file of a part a choice of precision means."""
     if precision == MIXED:
@@ -45,13 +34,20 @@ def file_precision(precision: str, part: str) -> str:
     return precision
 
 
-class Graphs:
+class Graphs(Model):
     """Encoder and decoder of one model, each loaded when it is first used. May be shared between threads."""
 
     def __init__(
-        self, folder: Path | str, backend: str | None = None, precision: str | None = None, threads: int | None = None
+        self,
+        folder: Path | str,
+        backend: str | None = None,
+        precision: str | None = None,
+        threads: int | None = None,
+        manifest: Manifest | None = None,
     ) -> None:
         """Reads the manifest; loads nothing yet. Arguments are those of `Segmenter`.
+
+        `manifest`: of files that are not published yet, in place of the folder's.
 
         Raises:
             ValueError: unknown backend or precision, or `threads` below 1.
@@ -62,7 +58,7 @@ class Graphs:
         _check_choice("precision", precision, CHOICES)
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}, expected 1 or more")
-        self.folder, self.manifest = Path(folder), read_manifest(folder)
+        self.folder, self.manifest = Path(folder), manifest or read_manifest(folder)
         have = {(file.engine, file.precision) for file in self.manifest.files}
         self.backend = backend or engines.default_engine(dict(have))
         preferred = (one for one in reversed(PRECISIONS) if (self.backend, one) in have)
@@ -84,11 +80,6 @@ class Graphs:
     def __deepcopy__(self, memo: dict[int, Any]) -> "Graphs":
         """Loaded graphs do not change: copies in one process share them."""
         return self
-
-    @property
-    def low_res_side(self) -> int:
-        """Side of the decoder's masks."""
-        return 4 * self.manifest.grid
 
     def encoder_input(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """What the encoder file takes of a resized photograph, (h, w, 3) RGB in 0 to 255."""
@@ -232,11 +223,6 @@ class Graphs:
             },
         )
         return outputs["low_res_masks"], outputs["iou_predictions"]
-
-
-def passed(tokens: tuple[int, ...], iou: Floats, threshold: float) -> NDArray[np.intp]:
-    """Which prompts have an ambiguous mask of higher predicted IoU (P, len(tokens)); as the ONNX decoder decides."""
-    return np.flatnonzero(iou[:, ambiguous_masks(tokens)].max(axis=1) > np.float32(threshold))
 
 
 def _join(parts: list[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tinysam.runtime.atomic import write_atomically
 from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.errors import ArtifactError
 from tinysam.runtime.labels import LABELS
@@ -208,9 +209,7 @@ def sealed(data: dict[str, Any]) -> str:
 
 
 def _write(data: dict[str, Any], path: Path) -> Path:
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(sealed(data), encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, sealed(data))
     return path
 
 

@@ -11,11 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from tinysam.runtime import embeddings, preprocess
 from tinysam.runtime.errors import ImageError, OrderError
 from tinysam.runtime.geometry import Frame
-from tinysam.runtime.graphs import Decoded, Graphs
+from tinysam.runtime.graphs import Graphs
 from tinysam.runtime.locate import find_artifacts
 from tinysam.runtime.manifest import Manifest
 from tinysam.runtime.mask_choice import ambiguous_masks, choose_mask
 from tinysam.runtime.masks.clean import clean_masks
+from tinysam.runtime.model import Decoded, Model
 from tinysam.runtime.prompts import Prompts, assemble
 
 Floats = NDArray[np.float32]
@@ -59,7 +60,7 @@ class Segmenter:
             FileNotFoundError: no artifacts there.
             ArtifactError: damaged artifacts, or none for this backend and precision.
         """
-        self.graphs = Graphs(find_artifacts(model_dir), backend, precision, threads)
+        self.graphs: Model = Graphs(find_artifacts(model_dir), backend, precision, threads)
         """The loaded model, shared with clones."""
         self.timing_ms: dict[str, float] = {}
         """How long the stages of the last `set_image` took."""

@@ -1,7 +1,6 @@
 """Video files and cameras, through OpenCV (`pip install tinysam-edge[video]`)."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tinysam.runtime.atomic import replaced
 from tinysam.runtime.errors import EngineMissingError, ImageError, OutputError
 from tinysam.runtime.outputs.atomic import replacing
 from tinysam.runtime.outputs.overlay import draw_overlay
@@ -103,7 +103,6 @@ def _line(number: int, seconds: float, result: Result, tracker: Tracker) -> str:
 def _writer(target: Path) -> Iterator[Any]:
     """Two calls, to start a video of (rate, size) and to add a frame; `target` appears when all went well."""
     cv2 = _opencv()
-    partial = target.with_name(f".{target.stem}.{os.getpid()}.partial.mp4")
     writer = cv2.VideoWriter()
 
     def start(rate: float, size: tuple[int, int]) -> None:
@@ -111,16 +110,13 @@ def _writer(target: Path) -> Iterator[Any]:
             raise OutputError(f"cannot write {target}: OpenCV has no encoder for it, or the folder is not writable")
 
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield start, writer.write
-        writer.release()
-        partial.replace(target)
+        with replaced(target, target.suffix) as partial:
+            try:
+                yield start, writer.write
+            finally:
+                writer.release()
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        writer.release()
-        with suppress(OSError):
-            partial.unlink()
 
 
 def _opencv() -> Any:

@@ -7,6 +7,8 @@ import subprocess
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from tinysam.runtime.atomic import replaced
+
 SOURCE = Path(__file__).with_name("insn_count.c")
 
 
@@ -56,13 +58,12 @@ def build_plugin(cache: Path) -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if not compiler:
         raise CompilerMissing("counting instructions needs a C compiler: install gcc")
-    cache.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
-    command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(partial), str(SOURCE)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise CompilerMissing(f"{compiler} cannot build {SOURCE.name}: {done.stderr.strip().splitlines()[0]}")
-    return partial.replace(target)
+    with replaced(target) as partial:
+        command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(partial), str(SOURCE)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise CompilerMissing(f"{compiler} cannot build {SOURCE.name}: {done.stderr.strip().splitlines()[0]}")
+    return target
 
 
 def read_regions(text: str) -> tuple[list[Counts], list[list[Counts]]]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from tinysam.device.cost.measure import Operation
 from tinysam.device.cost.plugin import CLASSES, Counts
 from tinysam.device.pages import replace_section
+from tinysam.runtime.atomic import write_atomically
 
 HEADINGS = ("dot product", "other vector", "load/store", "branch", "other")
 ENGINE_NAMES = {"onnx": "ONNX Runtime", "tflite": "LiteRT"}
@@ -76,10 +77,7 @@ def read_record(path: Path) -> list[Row]:
 def update_record(path: Path, rows: Iterable[Row]) -> None:
     """Replace rows of the same key in a record, keep the others, sort."""
     known = {row.key: row for row in (*read_record(path), *rows)}
-    partial = path.with_suffix(".partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(json.dumps([known[key].record() for key in sorted(known)], indent=1) + "\n")
-    partial.replace(path)
+    write_atomically(path, json.dumps([known[key].record() for key in sorted(known)], indent=1) + "\n")
 
 
 def by_kind(operations: Iterable[Operation]) -> dict[str, Kind]:

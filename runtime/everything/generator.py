@@ -28,10 +28,10 @@ from tinysam.runtime.everything.crops import Crop, crops, is_flat
 from tinysam.runtime.everything.postprocess import to_full_size
 from tinysam.runtime.everything.settings import QUALITY, EverythingSettings
 from tinysam.runtime.geometry import LOW_RES_STRIDE, Frame
-from tinysam.runtime.graphs import Decoded
 from tinysam.runtime.labels import PADDING, POSITIVE
 from tinysam.runtime.mask_choice import stability
 from tinysam.runtime.masks.nms import nms
+from tinysam.runtime.model import Decoded
 from tinysam.runtime.prompts import Prompts
 from tinysam.runtime.results import MaskRecord
 from tinysam.runtime.segmenter import Segmenter

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tinysam.distillation.checkpoints import ResumeError, load_state, save_state, write_atomically
+from tinysam.distillation.checkpoints import ResumeError, load_state, save_state
 from tinysam.distillation.device import Device, compile_model
 from tinysam.distillation.journal import read_rows
 from tinysam.distillation.objectives import Supervised
@@ -20,6 +20,7 @@ from tinysam.distillation.trainer import Average, Diverged, Trainer
 from tinysam.models import build, get_variant
 from tinysam.models.checkpoint import load_state as load_weights
 from tinysam.models.checkpoint import read_state
+from tinysam.runtime.atomic import write_atomically
 
 
 def trainer(recipe: Recipe, folder: Path) -> Trainer:
@@ -121,7 +122,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(photos, recipe, tmp_path):
     with room_for(len(before) // 2), pytest.raises(OSError, match="File too large"):
         list(run.run(batches(photos, longer, run.step)))
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob("*.partial"))
     assert load_state(tmp_path, longer, 1).step == 1
 
 

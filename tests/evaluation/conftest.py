@@ -3,8 +3,8 @@ import pytest
 
 from tinysam.datasets.coco import Photo
 from tinysam.runtime.geometry import Frame
-from tinysam.runtime.graphs import Decoded, passed
 from tinysam.runtime.manifest import Manifest
+from tinysam.runtime.model import Model
 from tinysam.runtime.segmenter import Segmenter
 
 
@@ -13,21 +13,18 @@ def alone(one_thread: None) -> None:
     """Every test here computes with one thread."""
 
 
-class KnowingGraphs:
+class KnowingGraphs(Model):
     """Answers every prompt with the annotated mask its first point or box belongs to, as mask 2 of four.
 
     Mask 0 is empty, masks 1 and 3 are everything; mask 2 has the highest predicted IoU.
     """
 
     backend = "knowing"
-    low_res_side = 112
+    precision = "fp32"
 
     def __init__(self) -> None:
         self.manifest = Manifest("knowing", 448, 28, (0, 0, 0), (1, 1, 1), (0, 1, 2, 3), ())
         self.photo: Photo | None = None
-
-    def load(self, part: str) -> float:
-        return 0.0
 
     def encoder_input(self, pixels):
         return pixels
@@ -50,11 +47,6 @@ class KnowingGraphs:
             low_res[p, 2] = 20.0 * padded[np.ix_(rows, cols)] - 10
         iou = np.tile(np.array([0.1, 0.2, 0.9, 0.3], np.float32), (len(prompts), 1))
         return low_res, iou
-
-    def decode_above(self, embedding, prompts, iou_threshold):
-        low_res, iou = self.decode(embedding, prompts)
-        kept = passed((0, 1, 2, 3), iou, iou_threshold)
-        return Decoded(low_res[kept], iou, kept)
 
 
 class KnowingSegmenter(Segmenter):
