@@ -1,61 +1,19 @@
-"""Reading parameters: official `.pth` and `.pt` files, and `.safetensors`. Nothing in a file is ever executed."""
+"""Parameters of a checkpoint into a model: which file, does it fit, and what does not. Files: `state_file`."""
 
-import pickle
-import struct
-import zipfile
 from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from tinysam.models.sam import Sam
+from tinysam.models.state_file import CheckpointError, read_state
 from tinysam.models.variants import Variant, build
 
+__all__ = ["CheckpointError", "embedded_weights", "load", "load_state", "read_state", "weights_path"]
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or does not fit the variant; the message is one line."""
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint by name; CheckpointError if it is missing, damaged, or holds anything but tensors."""
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint {path}: no such file")
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"checkpoint {path}: refused, it is damaged or holds Python objects besides tensors; "
-            "expected an official state dict"
-        ) from error
-    except (
-        SafetensorError,
-        RuntimeError,
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        struct.error,
-        zipfile.BadZipFile,
-    ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"checkpoint {path}: cannot be read ({reason}); is it complete?") from error
-    return unwrap(state, path)
-
-
-def unwrap(state: object, path: Path) -> dict[str, Tensor]:
-    """The tensors themselves, also from a file that keeps them under `model` or `state_dict`."""
-    for key in ("model", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"checkpoint {path}: expected a dictionary of tensors, found {type(state).__name__}")
-    return state
+_NORMALIZATION = ("pixel_mean", "pixel_std")
+"""SAM's mean and standard deviation, which some files carry; here the manifest has them."""
 
 
 def names(keys: list[str], most: int = 3) -> str:
@@ -66,7 +24,7 @@ def names(keys: list[str], most: int = 3) -> str:
 
 def load_state(model: Sam, state: dict[str, Tensor], source: str) -> None:
     """Puts `state` into `model`; CheckpointError names what is missing, unknown, or of another shape or value."""
-    unused = model.image_encoder.sizes.unused_keys
+    unused = (*model.image_encoder.sizes.unused_keys, *_NORMALIZATION)
     state = {key: value for key, value in state.items() if not key.startswith(unused)}
     expected = model.state_dict()
     missing = [key for key in expected if key not in state]
