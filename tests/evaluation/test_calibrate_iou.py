@@ -11,12 +11,21 @@ from tinysam.models import build, get_variant
 def test_lines_are_found_again_for_the_prompts_that_each_mask_is_used_for():
     rng, answers = np.random.default_rng(0), Answers()
     slope, offset = np.array([0.8, 0.9, 1.1, 0.5]), np.array([0.1, 0.0, -0.1, 0.3])
-    for _ in range(50):
+    for _ in range(3000):
         predicted = rng.uniform(0, 1, 4)
         right, wrong = slope * predicted + offset, rng.uniform(0, 1, 4)
         answers.rows["box"].append((predicted, np.where(np.arange(4) == 0, right, wrong), 0))
         answers.rows["click"].append((predicted, np.where(np.arange(4) == 0, wrong, right), 1))
-    np.testing.assert_allclose(fit_lines(answers), np.stack([slope, offset], 1), atol=1e-9)
+    np.testing.assert_allclose(fit_lines(answers), np.stack([slope, offset], 1), atol=0.005)
+
+
+def test_a_handful_of_masks_moves_the_offset_but_hardly_the_slope():
+    answers = Answers()
+    for predicted, true in ((0.5, 0.8), (0.6, 0.7)):
+        answers.rows["box"].append((np.full(4, predicted), np.full(4, true), 0))
+    answers.rows["click"] = answers.rows["box"]
+    slope = (1 - 0.005) / (1 + 0.005)
+    np.testing.assert_allclose(fit_lines(answers), [[slope, 0.75 - 0.55 * slope]] * 4)
 
 
 def test_folded_lines_change_the_predicted_iou_and_nothing_else():
