@@ -1,7 +1,9 @@
 """`make bench`: encoder and decoder in every engine and precision against eager PyTorch, side by side in one run.
 
 All candidates are run in turn, over and over, so that a busy moment of the machine hits every one of them; the ratio of
-medians is what to look at. TinyViT-5M has random parameters here, which does not change its time.
+medians is what to look at. A large matrix product in fp32 and in int8 takes its turn as well: its rate is what the
+machine can do at best, and each candidate is shown as a fraction of it. TinyViT-5M has random parameters here, which
+does not change its time.
 """
 
 import argparse
@@ -11,7 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,10 @@ from tinysam.export.settings import ExportSettings
 from tinysam.export.tensors import ENCODE, decoder_inputs, encoder_inputs
 from tinysam.models.checkpoint import load
 from tinysam.models.variants import build, get_variant
+from tinysam.runtime.bench.limit import GMAC as PRODUCT_GMAC
+from tinysam.runtime.bench.limit import PRECISIONS, product_jobs
+from tinysam.runtime.bench.macs import click_macs
+from tinysam.runtime.bench.report import machine
 from tinysam.runtime.contract import decode_name
 from tinysam.runtime.manifest import Manifest, read_manifest
 
@@ -102,21 +108,54 @@ def median_times(jobs: dict[str, Job], repeats: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
-    """Markdown: one line per candidate, milliseconds and ratio to eager PyTorch per column."""
-    columns = list(rows)
-    lines = ["| | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
-    for name in rows[columns[0]]:
-        cells = []
-        for column in columns:
-            seconds = rows[column][name]
-            cells.append(f"{1000 * seconds:.1f} ms ({rows[column]['torch eager'] / seconds:.2f} x)")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+@dataclass(frozen=True)
+class Column:
+    """One part of one model: what its candidates took in one run."""
+
+    gmac: float
+    """Multiply-accumulates of the part, in thousand millions."""
+    seconds: dict[str, float]
+    """Median of each candidate."""
+    product_gmac_s: dict[str, float]
+    """Rate of a large matrix product by precision, of the fastest engine, in the same run."""
+
+    def cell(self, candidate: str) -> str:
+        """Milliseconds, ratio to eager PyTorch, GMAC/s and fraction of the product's rate."""
+        seconds = self.seconds[candidate]
+        rate = self.gmac / seconds
+        limit = self.product_gmac_s["int8" if candidate.endswith("int8") else "fp32"]
+        ratio = self.seconds["torch eager"] / seconds
+        return f"{1000 * seconds:.1f} ms ({ratio:.2f} x), {rate:.1f} GMAC/s, {rate / limit:.2f}"
+
+
+def table(columns: dict[str, Column]) -> str:
+    """Markdown: one line per candidate, one column per part of a model."""
+    first = next(iter(columns.values()))
+    titles = [f"{name} ({column.gmac:.2f} GMAC)" for name, column in columns.items()]
+    lines = ["| | " + " | ".join(titles) + " |", "| --- |" + " --- |" * len(columns)]
+    for candidate in first.seconds:
+        cells = [column.cell(candidate) for column in columns.values()]
+        lines.append(f"| {candidate} | " + " | ".join(cells) + " |")
+    for precision in first.product_gmac_s:
+        cells = [f"{column.product_gmac_s[precision]:.1f} GMAC/s" for column in columns.values()]
+        lines.append(f"| {precision} matrix product | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def measure(name: str, size: int, out: Path, threads: int, repeats: int) -> dict[str, dict[str, float]]:
-    """Median seconds by part and candidate."""
+def measure_part(jobs: dict[str, Job], gmac: float, threads: int, repeats: int) -> Column:
+    """Candidates and matrix products in turn."""
+    products = {precision: product_jobs(precision, threads) for precision in PRECISIONS}
+    flat = {f"product {precision} {name}": job for precision in products for name, job in products[precision].items()}
+    times = median_times(jobs | flat, repeats)
+    rates = {
+        precision: PRODUCT_GMAC / min(times[f"product {precision} {name}"] for name in products[precision])
+        for precision in PRECISIONS
+    }
+    return Column(gmac, {name: times[name] for name in jobs}, rates)
+
+
+def measure(name: str, size: int, out: Path, threads: int, repeats: int) -> dict[str, Column]:
+    """Both parts of a model."""
     settings = prepared(name, size, out)
     manifest = read_manifest(settings.folder)
     image = load_image_set(None, 1, long_side=size).images[0]
@@ -124,10 +163,13 @@ def measure(name: str, size: int, out: Path, threads: int, repeats: int) -> dict
         image_feed(image, manifest), seed=0
     )
     case = replace(case, prompts=case.prompts[:1])
-    return {
-        f"{name} {size} encoder": median_times(encoder_jobs(settings, manifest, case, threads), repeats),
-        f"{name} {size} decoder": median_times(decoder_jobs(settings, manifest, case, threads), repeats),
-    }
+    makers = {"encoder": encoder_jobs, "decoder": decoder_jobs}
+    columns = {}
+    for part, make in makers.items():
+        file = manifest.find(part, "onnx", "fp32")
+        gmac = click_macs(settings.folder / file.path, file) / 1e9
+        columns[f"{name} {size} {part}"] = measure_part(make(settings, manifest, case, threads), gmac, threads, repeats)
+    return columns
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -139,13 +181,17 @@ def main(argv: list[str] | None = None) -> int:
     options.add_argument("--json", type=Path, help="also write the seconds here")
     arguments = options.parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    rows: dict[str, dict[str, float]] = {}
+    columns: dict[str, Column] = {}
     for name, size in SUBJECTS:
-        rows |= measure(name, size, arguments.out, arguments.threads, arguments.repeats)
-    print(f"{platform.machine()}, {arguments.threads} threads, median of {arguments.repeats}, ratio to eager PyTorch\n")
-    print(table(rows))
+        columns |= measure(name, size, arguments.out, arguments.threads, arguments.repeats)
+    about = machine()
+    print(f"{about['processor']}, {about['architecture']}, {arguments.threads} threads, median of ", end="")
+    print(f"{arguments.repeats}; (ratio to eager PyTorch), rate, fraction of the matrix product's rate\n")
+    print(table(columns))
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+        arguments.json.write_text(
+            json.dumps({name: asdict(column) for name, column in columns.items()}, indent=2) + "\n"
+        )
     return 0
 
 

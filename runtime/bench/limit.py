@@ -18,7 +18,7 @@ from tinysam.runtime.engines.known_bugs import ARM_MACHINES
 
 SIDE = 2048
 GMAC = SIDE**3 / 1e9
-RUNS = 3
+RUNS = 2
 _INT32 = 6
 """ONNX's number of the type that integer products have."""
 PRECISIONS = ("fp32", "int8")
@@ -53,18 +53,19 @@ def _onnx_job(precision: str, threads: int, side: int) -> Job:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     session = ort.InferenceSession(onnx_product(precision, side), options, providers=["CPUExecutionProvider"])
-    left = _values(_left_type(precision), side)
+    left = matrix(left_type(precision), side)
     return partial(session.run, None, {"left": left})
 
 
-def _left_type(precision: str) -> type[np.generic]:
+def left_type(precision: str) -> type[np.generic]:
     """What the activations of INT8 files are fastest as: int8 on ARM, uint8 on x86."""
     if precision == "fp32":
         return np.float32
     return np.int8 if platform.machine() in ARM_MACHINES else np.uint8
 
 
-def _values(kind: type[np.generic], side: int) -> np.ndarray[Any, Any]:
+def matrix(kind: type[np.generic], side: int) -> np.ndarray[Any, Any]:
+    """(side, side) whole numbers, always the same."""
     random = np.random.default_rng(0)
     low, high = (0, 255) if kind is np.uint8 else (-127, 127)
     return random.integers(low, high, (side, side)).astype(kind)
@@ -73,11 +74,11 @@ def _values(kind: type[np.generic], side: int) -> np.ndarray[Any, Any]:
 def onnx_product(precision: str, side: int) -> bytes:
     """An ONNX file: `left` (side, side) times a constant matrix."""
     kinds = {np.float32: 1, np.uint8: 2, np.int8: 3}
-    left, right = _left_type(precision), np.float32 if precision == "fp32" else np.int8
+    left, right = left_type(precision), np.float32 if precision == "fp32" else np.int8
     name = "MatMul" if precision == "fp32" else "MatMulInteger"
     node = _text(1, "left") + _text(1, "right") + _text(2, "out") + _text(4, name)
     weights = (
-        _number(1, side) * 2 + _number(2, kinds[right]) + _text(8, "right") + _field(9, _values(right, side).tobytes())
+        _number(1, side) * 2 + _number(2, kinds[right]) + _text(8, "right") + _field(9, matrix(right, side).tobytes())
     )
     graph = _field(1, node) + _text(2, "product") + _field(5, weights)
     graph += _field(11, _tensor("left", kinds[left], side)) + _field(
@@ -117,7 +118,7 @@ def _tflite_job(precision: str, threads: int, side: int) -> Job:
 
     interpreter = Interpreter(model_content=tflite_product(precision, side), num_threads=threads)
     interpreter.allocate_tensors()
-    left = _values(np.float32 if precision == "fp32" else np.int8, side)
+    left = matrix(np.float32 if precision == "fp32" else np.int8, side)
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], left)
     invoke: Job = interpreter.invoke
     return invoke
@@ -132,7 +133,7 @@ def tflite_product(precision: str, side: int) -> bytes:
     kind = schema.TensorType.FLOAT32 if is_float else schema.TensorType.INT8
     model, graph, operator, code = schema.ModelT(), schema.SubGraphT(), schema.OperatorT(), schema.OperatorCodeT()
     empty, weights = schema.BufferT(), schema.BufferT()
-    weights.data = _values(np.float32 if is_float else np.int8, side).view(np.uint8).ravel()
+    weights.data = matrix(np.float32 if is_float else np.int8, side).view(np.uint8).ravel()
     for name, buffer in (("left", 0), ("right", 1), ("out", 0)):
         tensor = schema.TensorT()
         tensor.name, tensor.shape, tensor.type, tensor.buffer = name, [side, side], kind, buffer

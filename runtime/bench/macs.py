@@ -19,8 +19,28 @@ from typing import Any
 
 import numpy as np
 
+from tinysam.runtime.contract import decode_name
+from tinysam.runtime.manifest import ModelFile
+
+CLICK = (1, 2)
+"""One prompt of two points: the one that was clicked, and SAM's padding point."""
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 Shape = Sequence[int]
+
+
+def click_macs(path: Path, file: ModelFile) -> int:
+    """Multiply-accumulates of an encoder, or of a decoder that is asked for the masks of one click.
+
+    Raises:
+        ImportError: the file's engine is not installed.
+    """
+    if file.part == "encoder":
+        return count_macs(path, next(iter(file.signatures)) or None)
+    if "" not in file.signatures:
+        return count_macs(path, decode_name(*CLICK))
+    axes = file.signatures[""].inputs["point_coords"].shape
+    lengths = {axis: length for axis, length in zip(axes, CLICK, strict=False) if isinstance(axis, str)}
+    return count_macs(path, lengths=lengths, values={"iou_threshold": -math.inf})
 
 
 def count_macs(

@@ -13,11 +13,14 @@ import numpy as np
 from PIL import Image
 
 from tinysam.runtime import engines
+from tinysam.runtime.bench.limit import product_rate
+from tinysam.runtime.bench.macs import click_macs
 from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.everything.generator import segment_everything
+from tinysam.runtime.graphs import file_precision
 from tinysam.runtime.image import load_image
 from tinysam.runtime.locate import find_artifacts
-from tinysam.runtime.manifest import ENGINES, PRECISIONS, read_manifest
+from tinysam.runtime.manifest import ENGINES, PARTS, PRECISIONS, read_manifest
 from tinysam.runtime.objects import ObjectPrompt, segment
 from tinysam.runtime.outputs.overlay import draw_overlay
 from tinysam.runtime.preprocess import resize
@@ -71,7 +74,8 @@ def measure(case: Case, image: str | None, repeats: int, everything: bool) -> di
 
     Returns:
         `stages_ms` (name -> median, p95), `load_ms` (name -> once), `first_result_ms`, `rss_mb` (what -> MB),
-        `image_size` (width, height), and `everything` (ms, prompts, masks) if asked for.
+        `image_size` (width, height), `gmac` (stage -> of one run), `product_gmac_s` (rate of a large matrix product of
+        this precision in this process), and `everything` (ms, prompts, masks) if asked for.
     """
     rss = {"started": _rss_mb()}
     source = Path(image) if image else _synthetic()
@@ -105,6 +109,8 @@ def measure(case: Case, image: str | None, repeats: int, everything: bool) -> di
         "load_ms": load_ms,
         "first_result_ms": first_ms,
         "rss_mb": rss,
+        "gmac": _gmac(segmenter),
+        "product_gmac_s": product_rate(case.precision, case.threads),
     }
     if everything:
         begin = time.perf_counter()
@@ -113,6 +119,16 @@ def measure(case: Case, image: str | None, repeats: int, everything: bool) -> di
         figures["everything"] = {"ms": duration, "prompts": found.points, "masks": len(found.masks)}
         rss["everything"] = _rss_mb()
     return figures
+
+
+def _gmac(segmenter: Segmenter) -> dict[str, float]:
+    """Of the stages that run a graph; empty if this engine's package cannot read its files."""
+    manifest, graphs = segmenter.manifest, segmenter.graphs
+    files = {part: manifest.find(part, graphs.backend, file_precision(graphs.precision, part)) for part in PARTS}
+    try:
+        return {part: click_macs(graphs.folder / file.path, file) / 1e9 for part, file in files.items()}
+    except ImportError:
+        return {}
 
 
 def _times(stage: Callable[[], Any], repeats: int) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any
 from tinysam.runtime.bench.measure import Case
 
 SCHEMA = 1
+_VECTOR_FLAGS = ("avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimdhp", "asimddp", "i8mm", "sve")
 _PACKAGES = ("numpy", "pillow", "onnxruntime", "ai-edge-litert", "tinysam-edge")
 
 
@@ -18,7 +19,7 @@ def machine() -> dict[str, Any]:
     return {
         "board": _board(),
         "processor": _processor(),
-        "architecture": platform.machine(),
+        "architecture": platform.machine() + vector_flags(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
         "system": platform.platform(),
@@ -34,16 +35,23 @@ def table(case: Case, figures: dict[str, Any]) -> str:
     lines = [
         "",
         f"{Path(case.model).name} {case.backend} {case.precision}, {threads}, picture {width} x {height}",
-        f"  {'stage':<16}{'median ms':>12}{'p95 ms':>12}",
+        f"  {'stage':<16}{'median ms':>12}{'p95 ms':>12}{'GMAC':>8}{'GMAC/s':>9}{'of product':>12}",
     ]
+    gmac, product = figures.get("gmac", {}), figures.get("product_gmac_s", 0.0)
     for stage, times in figures["stages_ms"].items():
-        lines.append(f"  {stage:<16}{times['median']:>12.1f}{times['p95']:>12.1f}")
+        line = f"  {stage:<16}{times['median']:>12.1f}{times['p95']:>12.1f}"
+        if stage in gmac:
+            rate = gmac[stage] / times["median"] * 1e3
+            line += f"{gmac[stage]:>8.2f}{rate:>9.1f}" + (f"{rate / product:>12.0%}" if product else "")
+        lines.append(line)
     for part, duration in figures["load_ms"].items():
         lines.append(f"  {'load ' + part:<16}{duration:>12.1f}")
     lines.append(f"  {'first result':<16}{figures['first_result_ms']:>12.1f}")
     if "everything" in figures:
         found = figures["everything"]
         lines.append(f"  {'everything':<16}{found['ms']:>12.1f}  {found['prompts']} prompts, {found['masks']} masks")
+    if product:
+        lines.append(f"  a large {case.precision} matrix product: {product:.1f} GMAC/s")
     memory = ", ".join(f"{what} {megabytes:.0f}" for what, megabytes in figures["rss_mb"].items())
     lines.append(f"  peak memory in MB: {memory}")
     return "\n".join(lines)
@@ -100,6 +108,15 @@ def _key(case: dict[str, Any]) -> tuple[str, ...]:
 def _where(report: dict[str, Any]) -> str:
     told = report["machine"]
     return f"{told['board'] or told['processor']}, {told['architecture']}, picture {report['image']}"
+
+
+def vector_flags() -> str:
+    """The vector extensions that the speed of INT8 and fp32 depends on, as Linux names them; empty elsewhere."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        return ""
+    return "".join(f" {flag}" for flag in _VECTOR_FLAGS if flag in words)
 
 
 def _version(package: str) -> str | None:

@@ -11,7 +11,7 @@ from tinysam.runtime.manifest import EverythingThresholds
 
 QUALITY = ("pred_iou_thresh", "stability_score_thresh")
 """The thresholds on a mask's quality: a model has its own, and those may be lowered if no mask passes."""
-MASK_NMS_THRESH = 0.7
+MASK_NMS_THRESH = 0.75
 """Of hierarchical mode, where the caller gives no threshold for boxes."""
 
 

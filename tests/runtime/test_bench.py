@@ -5,20 +5,33 @@ from pathlib import Path
 
 import pytest
 
+from tests.runtime.conftest import picture
 from tinysam.runtime.bench import cli
+from tinysam.runtime.bench.measure import Case
+from tinysam.runtime.bench.report import table
 
 STAGES = ["decode image", "resize", "encoder", "decoder", "postprocess", "write overlay"]
 
 
-@pytest.fixture
-def report(disc_artifacts: Path, photo: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Path:
-    path = tmp_path / "report.json"
+@pytest.fixture(scope="module")
+def report(disc_artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bench")
+    path, photo = folder / "report.json", folder / "photo.png"
+    picture(60, 40).save(photo)
     arguments = [str(photo), "--model", str(disc_artifacts), "--threads", "1,2", "--precision", "fp32"]
     assert cli.main([*arguments, "--backend", "onnx", "--repeats", "3", "--everything", "--json", str(path)]) == 0
-    out = capfd.readouterr().out
-    for stage in (*STAGES, "load encoder", "first result", "everything", "peak memory"):
-        assert stage in out
     return path
+
+
+def test_a_table_shows_every_figure_and_the_fraction_of_the_matrix_product(report: Path) -> None:
+    case = json.loads(report.read_text())["cases"][0]
+    case["stages_ms"]["encoder"]["median"] = 20.0
+    text = table(Case(case["model"], "onnx", "fp32", 1), case | {"gmac": {"encoder": 0.5}, "product_gmac_s": 100.0})
+    for shown in (*STAGES, "load encoder", "first result", "everything", "peak memory"):
+        assert shown in text
+    (encoder,) = (line.split() for line in text.splitlines() if line.startswith("  encoder"))
+    assert encoder[3:] == ["0.50", "25.0", "25%"]
+    assert "fp32 matrix product: 100.0 GMAC/s" in text
 
 
 def test_report_holds_every_stage_of_every_case(report: Path) -> None:
@@ -33,6 +46,9 @@ def test_report_holds_every_stage_of_every_case(report: Path) -> None:
         memory = case["rss_mb"]  # of the process that also runs the tests, so only the growth says something
         assert 10 < memory["started"] <= memory["everything"] < memory["started"] + 500
         assert case["everything"]["prompts"] > 0
+        # The disc model has no matrix product: its stages are a fraction of 0.
+        assert case["gmac"] == {"encoder": 0, "decoder": 0}
+        assert case["product_gmac_s"] > 0.1
 
 
 def test_comparison_gives_ratios(report: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

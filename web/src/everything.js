@@ -9,7 +9,7 @@ import { cleanMask } from "./clean.js";
 import { grid, Plan } from "./points.js";
 
 /** IoU of masks above which the worse of two goes. */
-const MASK_NMS_THRESH = 0.7;
+const MASK_NMS_THRESH = 0.75;
 /** If nothing passes, both thresholds are lowered by these amounts in turn; at last the best of all are shown. */
 const RELAX = [0.1, 0.2, 0.4];
 /** Points, those of the highest predicted IoU, that are asked again if nothing passes. */

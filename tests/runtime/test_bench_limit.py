@@ -1,0 +1,74 @@
+"""Multiply-accumulates by hand, and matrix products that are really computed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinysam.runtime.bench import limit
+from tinysam.runtime.bench.limit import product_jobs
+from tinysam.runtime.bench.macs import click_macs, count_macs
+from tinysam.runtime.manifest import read_manifest
+
+
+def onnx_model(path: Path) -> Path:
+    """A 3x3 convolution of 4 groups with stride 2, a product with a constant, one of two computed tensors, a Gemm."""
+    onnx = pytest.importorskip("onnx")
+    random = np.random.default_rng(0)
+    weights = {"kernel": (8, 2, 3, 3), "matrix": (9, 5), "gemm": (5, 6)}
+    values = [onnx.numpy_helper.from_array(random.random(s).astype(np.float32), n) for n, s in weights.items()]
+    values.append(onnx.numpy_helper.from_array(np.array([0, 8, -1]), "shape"))
+    make = onnx.helper.make_node
+    nodes = [
+        make("Conv", ["x", "kernel"], ["y"], name="a", group=4, strides=[2, 2], pads=[1, 1, 1, 1]),  # (n, 8, 3, 3)
+        make("Reshape", ["y", "shape"], ["r"], name="b"),  # (n, 8, 9)
+        make("MatMul", ["r", "matrix"], ["m"], name="c"),  # (n, 8, 5)
+        make("Transpose", ["m"], ["t"], name="d", perm=[0, 2, 1]),
+        make("MatMul", ["m", "t"], ["s"], name="e"),  # (n, 8, 8)
+        make("Squeeze", ["m"], ["q"], name="f"),
+        make("Gemm", ["q", "gemm"], ["g"], name="h"),  # (8, 6)
+    ]
+    inputs = [onnx.helper.make_tensor_value_info("x", 1, ["n", 8, 6, 6])]
+    outputs = [onnx.helper.make_tensor_value_info(name, 1, None) for name in ("s", "g")]
+    graph = onnx.helper.make_graph(nodes, "graph", inputs, outputs, values)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+def test_operations_of_an_onnx_file_are_counted_by_hand(tmp_path: Path) -> None:
+    path = onnx_model(tmp_path / "model.onnx")
+    assert count_macs(path, lengths={"n": 1}) == 8 * 9 * 2 * 9 + 8 * 9 * 5 + 8 * 5 * 8 + 8 * 5 * 6
+
+
+@pytest.mark.parametrize("precision", limit.PRECISIONS)
+def test_a_fully_connected_layer_is_counted_and_computed(tmp_path: Path, precision: str) -> None:
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    path = tmp_path / "product.tflite"
+    path.write_bytes(limit.tflite_product(precision, 32))
+    assert count_macs(path) == 32**3
+    model = interpreter.Interpreter(model_path=str(path))
+    model.allocate_tensors()
+    kind = np.float32 if precision == "fp32" else np.int8
+    left = np.zeros((32, 32), kind)
+    left[3, 4] = 1
+    model.set_tensor(model.get_input_details()[0]["index"], left)
+    model.invoke()
+    out = model.get_tensor(model.get_output_details()[0]["index"])
+    np.testing.assert_allclose(out[3], limit.matrix(kind, 32)[:, 4])
+
+
+@pytest.mark.parametrize("precision", limit.PRECISIONS)
+def test_the_product_of_onnxruntime_is_numpys(precision: str) -> None:
+    pytest.importorskip("onnxruntime")
+    (found,) = product_jobs(precision, 1, 64)["onnx"]()
+    left, right = limit.left_type(precision), np.float32 if precision == "fp32" else np.int8
+    wide = np.float64 if precision == "fp32" else np.int64
+    expected = limit.matrix(left, 64).astype(wide) @ limit.matrix(right, 64).astype(wide)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_both_engines_count_the_same(real_artifacts: Path) -> None:
+    counts: dict[tuple[str, str], set[int]] = {}
+    for file in read_manifest(real_artifacts).files:
+        counts.setdefault((file.part, ""), set()).add(click_macs(real_artifacts / file.path, file))
+    assert all(len(found) == 1 and found.pop() > 1e8 for found in counts.values())
