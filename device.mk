@@ -10,7 +10,7 @@ PORT ?= 8000
 MODEL_OPTION = $(if $(DEVICE_MODEL),--model $(DEVICE_MODEL))
 BUNDLE_OPTIONS = --out $(DIST) --precision $(PRECISION) $(MODEL_OPTION) $(if $(WITH_WHEELS),--with-wheels)
 
-.PHONY: wheel bundle-rpi bundle-android bundle-web push-rpi push-android test-arm arm-cost web web-single
+.PHONY: wheel bundle-rpi bundle-android bundle-web push-rpi push-android test-arm arm-cost arm-cost-check web web-single
 
 wheel: setup ## The wheel with nano's INT8 files inside: segments at once (MODEL=none: without, MODEL=DIR: another)
 	@test -n "$(MODEL)" || test -e $(OUT)/nano-448/manifest.json || $(MAKE) export-int8
@@ -36,6 +36,9 @@ test-arm: setup ## The whole emulated ARM matrix: Debian 12 and 13, Raspberry Pi
 
 arm-cost: setup ## Instructions per inference on a Raspberry Pi 4 and 5 (ARGS="--ops --cpu cortex-a76")
 	$(PY) -m tinysam.device.cost.cli --out docs/arm-cost.json --page docs/arm-cost.md $(MODEL_OPTION) $(ARGS)
+
+arm-cost-check: setup ## Count again and name the stages that cost over 1 % more than docs/arm-cost.json says
+	$(PY) -m tinysam.device.cost.cli --check docs/arm-cost.json $(MODEL_OPTION) $(ARGS)
 
 web: setup ## Build the web page and serve it on this machine (PORT=8000)
 	$(PY) -m tinysam.device.bundle.page_cli $(DIST)/web --precision both $(MODEL_OPTION)

@@ -11,10 +11,12 @@ from tinysam.device.arm.debian import DebianUnavailable
 from tinysam.device.arm.emulator import build_emulator
 from tinysam.device.arm.root import BOOKWORM, cache_folder
 from tinysam.device.arm.wheels import WheelsUnavailable
+from tinysam.device.cost.guard import LIMIT, find_growth
 from tinysam.device.cost.measure import Cost, MeasureError, measure
 from tinysam.device.cost.models import PARTS, Subject, subjects
 from tinysam.device.cost.plugin import CompilerMissing, build_plugin
 from tinysam.device.cost.report import Row, by_kind, operations_table, read_record, table, update_record, write_page
+from tinysam.runtime.bench.macs import count_macs
 from tinysam.runtime.errors import TinySamError
 from tinysam.runtime.locate import find_artifacts
 
@@ -25,9 +27,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, print a table, write a record; errors are one line on stderr and exit status 1."""
     options = _parser().parse_args(arguments)
     try:
+        # Read before anything is counted: --out may be the same file.
+        record = read_record(options.check) if options.check else []
+        if options.check and not record:
+            raise ValueError(f"{options.check}: no counts there; expected a record such as docs/arm-cost.json")
         rows = _measure_all(options)
         if options.out and options.page:
             write_page(options.page, read_record(options.out))
+        grown = find_growth(record, rows) if record else []
     except FAILURES as error:
         print(f"tinysam-arm-cost: {error}", file=sys.stderr)
         return 1
@@ -35,7 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     for row in rows:
         if row.operations:
             print(f"\n{operations_table(row)}")
-    return 0
+    for growth in grown:
+        print(f"tinysam-arm-cost: {growth}", file=sys.stderr)
+    return 1 if grown else 0
 
 
 def _measure_all(options: argparse.Namespace) -> list[Row]:
@@ -78,6 +87,7 @@ def _row(subject: Subject, cpu: str, cost: Cost) -> Row:
         version=cost.engine,
         sha256=subject.file.sha256,
         counts=cost.counts,
+        macs=count_macs(subject.path, subject.signature, subject.lengths, subject.values),
         operations=by_kind(cost.operations),
     )
 
@@ -94,6 +104,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", nargs="+", choices=("fp32", "int8"), default=["fp32", "int8"])
     parser.add_argument("--ops", action="store_true", help="attribute the counts to operations")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON record to update, such as docs/arm-cost.json")
+    parser.add_argument(
+        "--check",
+        type=Path,
+        metavar="FILE",
+        help=f"JSON record to compare with: exit status 1 if a stage grew by more than {LIMIT:.0%}%",
+    )
     parser.add_argument("--page", type=Path, metavar="FILE", help="Markdown page to put the record's tables into")
     return parser
 

@@ -15,6 +15,7 @@ from tinysam.device.pages import replace_section
 from tinysam.runtime.atomic import write_atomically
 
 HEADINGS = ("dot product", "other vector", "load/store", "branch", "other")
+RATIOS = ("dot product share", "per GMAC", "INT8 / fp32")
 ENGINE_NAMES = {"onnx": "ONNX Runtime", "tflite": "LiteRT"}
 
 
@@ -40,6 +41,8 @@ class Row:
     sha256: str
     """Of the file."""
     counts: Counts
+    macs: int = 0
+    """Multiply-accumulates of the graph; 0 if they were not counted."""
     operations: Mapping[str, Kind] = field(default_factory=dict)
     """By kind, costliest first; empty if the count was not attributed."""
 
@@ -90,18 +93,20 @@ def by_kind(operations: Iterable[Operation]) -> dict[str, Kind]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown: millions of instructions by class, and the ratio of INT8 to fp32."""
+    """Markdown: millions of instructions by class, the dot products' share, the cost of 1 GMAC, INT8 to fp32."""
     fp32 = {row.group: row.counts.total for row in rows if row.precision == "fp32"}
     lines = [
-        f"| model | part | engine | processor | precision | total | {' | '.join(HEADINGS)} | INT8 / fp32 |",
-        f"| --- | --- | --- | --- | --- | ---: | {' | '.join(['---:'] * len(HEADINGS))} | ---: |",
+        f"| model | part | engine | processor | precision | total | {' | '.join(HEADINGS)} | {' | '.join(RATIOS)} |",
+        f"| --- | --- | --- | --- | --- | ---: | {' | '.join(['---:'] * len(HEADINGS + RATIOS))} |",
     ]
     for row in sorted(rows, key=lambda row: (row.group, row.precision)):
         classes = " | ".join(_millions(getattr(row.counts, name)) for name in CLASSES)
         base = fp32.get(row.group)
         ratio = f"**{row.counts.total / base:.3f}**" if row.precision == "int8" and base else ""
-        engine = ENGINE_NAMES[row.engine]
-        cells = [row.model, row.part, engine, row.cpu, row.precision, _millions(row.counts.total), classes, ratio]
+        dots = f"{row.counts.dot_product / row.counts.total:.0%}" if row.counts.dot_product else ""
+        cost = f"{row.counts.total / row.macs * 1e3:,.0f}" if row.macs else ""
+        cells = [row.model, row.part, ENGINE_NAMES[row.engine], row.cpu, row.precision, _millions(row.counts.total)]
+        cells += [classes, dots, cost, ratio]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

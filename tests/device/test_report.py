@@ -1,25 +1,33 @@
 """The tables of the instruction counts."""
 
+import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tinysam.device.cost import cli
+from tinysam.device.cost.guard import find_growth
 from tinysam.device.cost.measure import Operation
 from tinysam.device.cost.plugin import Counts
 from tinysam.device.cost.report import Row, by_kind, operations_table, read_record, table, update_record, write_page
 
 
-def row(precision: str, counts: Counts, *operations: Operation, cpu: str = "cortex-a76") -> Row:
+def row(precision: str, counts: Counts, *operations: Operation, cpu: str = "cortex-a76", macs: int = 0) -> Row:
     kinds = by_kind(operations)
-    return Row("nano-448", "encoder", "onnx", cpu, precision, "onnxruntime 1.31.1", "0" * 64, counts, kinds)
+    return Row(
+        "nano-448", "encoder", "onnx", cpu, precision, "onnxruntime 1.31.1", "0" * 64, counts, macs, operations=kinds
+    )
 
 
 def test_int8_rows_show_their_share_of_the_same_files_fp32_count() -> None:
-    fp32, int8 = row("fp32", Counts(vector=2_000_000)), row("int8", Counts(dot_product=300_000, branch=500_000))
+    fp32 = row("fp32", Counts(vector=2_000_000))
+    int8 = row("int8", Counts(dot_product=300_000, branch=500_000), macs=4_000_000)
     other_board = row("fp32", Counts(vector=9_000_000), cpu="cortex-a72")
     lines = table([int8, other_board, fp32]).splitlines()
-    assert lines[-1].endswith("| int8 | 0.8 | 0.3 | 0.0 | 0.0 | 0.5 | 0.0 | **0.400** |")
-    assert lines[-2].endswith("| fp32 | 2.0 | 0.0 | 2.0 | 0.0 | 0.0 | 0.0 |  |")
+    assert lines[-1].endswith("| int8 | 0.8 | 0.3 | 0.0 | 0.0 | 0.5 | 0.0 | 38% | 200 | **0.400** |")
+    assert lines[-2].endswith("| fp32 | 2.0 | 0.0 | 2.0 | 0.0 | 0.0 | 0.0 |  |  |  |")
+    assert {line.count("|") for line in lines} == {15}
 
 
 def test_an_int8_row_without_its_fp32_has_no_ratio() -> None:
@@ -70,3 +78,45 @@ def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="<!-- figures -->"):
         write_page(page, [])
     assert page.read_text() == "# Title\n"
+
+
+def test_growth_names_the_stage_the_engine_and_the_operations() -> None:
+    before = row("int8", Counts(vector=1_000_000), Operation("a", "Add", Counts(vector=400_000)))
+    grown = row(
+        "int8",
+        Counts(vector=1_011_000),
+        Operation("a", "Add", Counts(vector=405_000)),
+        Operation("b", "Pad", Counts(vector=6_000)),
+    )
+    (found,) = find_growth([before, row("fp32", Counts(vector=1))], [replace(grown, version="onnxruntime 9")])
+    text = str(found)
+    assert text.startswith("nano-448 encoder int8, ONNX Runtime, cortex-a76: 1.0 -> 1.0 million instructions (+1.1%)")
+    assert "the record is of onnxruntime 1.31.1, this is onnxruntime 9" in text
+    assert text.endswith("by operation: Pad new, Add +1.2%")
+
+
+def test_a_growth_of_a_percent_is_still_none_and_nothing_to_compare_is_an_error() -> None:
+    before = row("int8", Counts(vector=1_000_000))
+    assert not find_growth([before], [row("int8", Counts(vector=1_010_000))])
+    assert find_growth([before], [row("int8", Counts(vector=1_010_001))])
+    with pytest.raises(ValueError, match="none of the stages"):
+        find_growth([before], [row("fp32", Counts(vector=9))])
+
+
+def test_the_command_compares_with_the_record_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "cost.json"
+    update_record(record, [row("int8", Counts(vector=1_000_000))])
+    fresh = [row("int8", Counts(vector=1_200_000))]
+
+    def measure_all(options: argparse.Namespace) -> list[Row]:
+        update_record(options.out, fresh)
+        return fresh
+
+    monkeypatch.setattr(cli, "_measure_all", measure_all)
+    assert cli.main(["--check", str(record), "--out", str(record)]) == 1
+    assert "encoder int8, ONNX Runtime, cortex-a76: 1.0 -> 1.2 million instructions (+20.0%)" in capsys.readouterr().err
+    assert cli.main(["--check", str(record), "--out", str(record)]) == 0
+    assert cli.main(["--check", str(tmp_path / "none.json")]) == 1
+    assert "no counts there" in capsys.readouterr().err
