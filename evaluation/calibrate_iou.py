@@ -34,6 +34,7 @@ from tinysam.evaluation.tasks import spread
 from tinysam.models import get_variant
 from tinysam.models.checkpoint import read_state, weights_path
 from tinysam.runtime.engines import usable_cores
+from tinysam.runtime.outputs.atomic import replacing
 from tinysam.runtime.run_command import run_command
 from tinysam.runtime.segmenter import Segmenter
 
@@ -137,7 +138,9 @@ def run(args: argparse.Namespace) -> None:
     lines = fit_lines(ask(before, args.data, args.limit, args.max_masks))
     for token, (slope, offset) in enumerate(lines):
         print(f"mask {token}: {slope:.3f} predicted {offset:+.3f}")
-    args.out.write_bytes(save({name: value.contiguous() for name, value in fold(read_state(path), lines).items()}))
+    state = fold(read_state(path), lines)
+    with replacing(args.out) as file:
+        file.write(save({name: value.contiguous() for name, value in state.items()}))
     after = ModelChoice("torch", variant=args.variant, checkpoint=args.out, threads=args.threads)
     for name, choice in (("before", before), ("after", after)):
         print(f"\n{name}\n{report(ask(choice, args.check, args.limit, args.max_masks))}")
