@@ -39,6 +39,13 @@ def test_documented_example_is_read_as_it_says() -> None:
     assert manifest.find("encoder", "onnx", "fp32").signatures[""].inputs["image"].shape == (1, 3, 448, 448)
 
 
+def test_the_documented_example_has_every_field_that_is_written() -> None:
+    written, example = manifest_from_dict(documented()).to_dict(), documented()
+    assert set(example) == {*written, "content_sha256"}
+    assert set(example["everything"]) == set(written["everything"])
+    assert set(example["files"][0]) == set(written["files"][0])
+
+
 def test_written_manifest_reads_back_equal(tmp_path: Path) -> None:
     manifest = manifest_from_dict(documented())
     write_manifest(manifest, tmp_path)

@@ -2,7 +2,9 @@
 
 import copy
 import itertools
+import multiprocessing
 import pickle
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +158,18 @@ def test_copies_answer_as_the_original_without_loading_again(ready: SamPredictor
     assert other.model.graphs is other.graphs
     np.testing.assert_array_equal(other.predict(box=BOXES["box"]).masks, expected)
     assert len(pickle.dumps(other.model)) < 2000, "no graph travels"
+
+
+def area(segmenter: Segmenter) -> int:
+    """Pixels of the first mask of a click, in another process."""
+    return int(segmenter.predict([[40, 30]], [1]).masks[0].sum())
+
+
+def test_another_process_goes_on_with_the_image(tmp_path: Path) -> None:
+    segmenter = Segmenter(disc_model.build(tmp_path), precision="fp32", threads=1)
+    segmenter.set_image(image())
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(area, segmenter).result(timeout=120) == area(segmenter) > 0
 
 
 def test_a_copy_without_an_image_stays_without(tmp_path: Path) -> None:

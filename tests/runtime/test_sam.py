@@ -27,18 +27,22 @@ def predictor(disc_artifacts: Path) -> SamPredictor:
     return predictor
 
 
-def test_predict_is_that_of_the_segmenter(predictor: SamPredictor, segmenter: Segmenter) -> None:
-    segmenter.set_image(IMAGE)
-    arguments = {"point_coords": np.array([[100, 75]]), "point_labels": np.array([1]), "multimask_output": True}
-    masks, scores, logits = predictor.predict(**arguments)
-    expected = segmenter.predict(**arguments)
-    np.testing.assert_array_equal(masks, expected.masks)
-    np.testing.assert_array_equal(scores, expected.iou_predictions)
-    np.testing.assert_array_equal(logits, expected.low_res_masks)
+def test_predict_gives_the_discs_that_the_model_draws(predictor: SamPredictor) -> None:
+    """Discs of radius 6, 12 and 20 model pixels around the click; a model pixel is 200 / 64 of the photograph."""
+    masks, scores, logits = predictor.predict(np.array([[100, 75]]), np.array([1]), multimask_output=True)
+    radii = np.array([6, 12, 20]) * 200 / 64
+    rows, columns = np.nonzero(masks[0])
+    assert (rows.mean(), columns.mean()) == pytest.approx((75, 100), abs=1)
+    np.testing.assert_allclose(masks.sum((1, 2)), np.pi * radii**2, rtol=0.08)
+    np.testing.assert_allclose(scores, np.array([0.7, 0.9, 0.8]) - 0.032, atol=1e-6)
+    assert logits.shape == (3, 16, 16)
+    single, score, _ = predictor.predict(np.array([[100, 75]]), np.array([1]), multimask_output=False)
+    np.testing.assert_array_equal(single[0], masks[1])
+    assert score[0] == scores[1]
     assert predictor.original_size == (150, 200)
     assert predictor.input_size == (48, 64)
     assert predictor.is_image_set
-    assert predictor.get_image_embedding().shape == predictor.features.shape
+    assert predictor.get_image_embedding().shape == (1, 256, 4, 4)
 
 
 def test_arguments_have_sams_names_and_order() -> None:
