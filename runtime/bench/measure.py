@@ -109,7 +109,7 @@ def measure(case: Case, image: str | None, repeats: int, everything: bool) -> di
         "load_ms": load_ms,
         "first_result_ms": first_ms,
         "rss_mb": rss,
-        "gmac": _gmac(segmenter),
+        "gmac": _gmac(segmenter, Path(case.model)),
         "product_gmac_s": product_rate(case.precision, case.threads),
     }
     if everything:
@@ -121,12 +121,12 @@ def measure(case: Case, image: str | None, repeats: int, everything: bool) -> di
     return figures
 
 
-def _gmac(segmenter: Segmenter) -> dict[str, float]:
+def _gmac(segmenter: Segmenter, folder: Path) -> dict[str, float]:
     """Of the stages that run a graph; empty if this engine's package cannot read its files."""
     manifest, graphs = segmenter.manifest, segmenter.graphs
     files = {part: manifest.find(part, graphs.backend, file_precision(graphs.precision, part)) for part in PARTS}
     try:
-        return {part: click_macs(graphs.folder / file.path, file) / 1e9 for part, file in files.items()}
+        return {part: click_macs(folder / file.path, file) / 1e9 for part, file in files.items()}
     except ImportError:
         return {}
 
