@@ -1,6 +1,5 @@
-"""COCO-format annotations with masks: `images/` beside `annotations.json`, read without trusting them."""
+"""COCO-format annotations with masks, read without trusting them. Files and folders: `coco_files`."""
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -10,21 +9,26 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pycocotools import mask as coco_mask
 
+from tinysam.datasets.coco_files import (
+    SUFFIXES,
+    UNREADABLE,
+    DataError,
+    Pictures,
+    annotation_file,
+    picture_size,
+    read_json,
+    size_of,
+)
 from tinysam.runtime.masks.rle import Rle
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-"""Files of a folder that are taken for photographs."""
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for a file that is missing, damaged, or no picture."""
+__all__ = ["SUFFIXES", "UNREADABLE", "DataError", "Mask", "Photo", "read_coco", "read_folder", "read_json", "try_mask"]
 
-
-class DataError(ValueError):
-    """A data set that cannot be used; the message is one line."""
+_FARTHEST = 1e5
+"""Coordinates are cut off this many pixels from the corner: pycocotools draws every step of an edge."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,12 @@ def compressed(segmentation: object, width: int, height: int) -> dict[str, Any]:
     match segmentation:
         case list():
             return from_polygons(segmentation, width, height)
-        case {"counts": list() | str(), "size": size} if size != [height, width]:
+        case {"counts": list() | str(), "size": size} if list(size) != [height, width]:
             raise ValueError("mask of another size than its image")
         case {"counts": list() as runs}:
+            runs = [int(run) if run == int(run) else run for run in runs]
             check_runs(runs, height * width)
-            return dict(coco_mask.frPyObjects(segmentation, height, width))
+            return dict(coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width))
         case {"counts": str() as text}:
             check_text(text, height, width)
             return {"size": [height, width], "counts": text}
@@ -76,11 +81,25 @@ def compressed(segmentation: object, width: int, height: int) -> dict[str, Any]:
 
 
 def from_polygons(polygons: list[Any], width: int, height: int) -> dict[str, Any]:
-    """Compressed run lengths of polygons x0, y0, x1, y1, ...; those of less than three points do not count."""
-    usable = [polygon for polygon in polygons if isinstance(polygon, list) and len(polygon) >= 6]
+    """Compressed run lengths of polygons x0, y0, x1, y1, ...; those of less than three points do not count.
+
+    One polygon without a list around it, and corners as pairs, are taken as well.
+    """
+    if polygons and all(isinstance(value, (int, float)) for value in polygons):
+        polygons = [polygons]
+    corners = [_corners(polygon) for polygon in polygons if isinstance(polygon, list)]
+    usable = [polygon for polygon in corners if len(polygon) >= 6]
     if not usable:
         raise ValueError("empty polygon")
     return dict(coco_mask.merge(coco_mask.frPyObjects(usable, height, width)))
+
+
+def _corners(polygon: list[Any]) -> list[float]:
+    values = np.array(polygon, np.float64).ravel()
+    if not np.isfinite(values).all():
+        raise ValueError("polygon with numbers that are not finite")
+    values = values[: len(values) // 2 * 2]
+    return [float(value) for value in values.clip(-_FARTHEST, _FARTHEST)]
 
 
 def check_runs(counts: list[Any], pixels: int) -> None:
@@ -117,19 +136,6 @@ def try_mask(annotation: dict[str, Any], width: int, height: int) -> Mask | str:
         return str(error)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The annotation file; DataError if it is missing, no JSON, or not COCO's."""
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); expected COCO annotations") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); expected COCO annotations") from error
-    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
-        raise DataError(f"{path}: no list of images; expected COCO annotations")
-    return content
-
-
 def read_folder(folder: Path) -> list[Photo]:
     """Photographs of a folder and the folders in it, without masks, by path; DataError if there are none.
 
@@ -147,35 +153,23 @@ def read_folder(folder: Path) -> list[Photo]:
     return found
 
 
-def picture_size(path: Path) -> tuple[int, int] | None:
-    """Width and height from a picture's header; None if it is none."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except UNREADABLE:
-        return None
-
-
-def file_name(image: dict[str, Any]) -> str:
-    """Path of a photograph below `images/`; LVIS gives an address only, whose end is COCO's folder and file."""
-    if "file_name" in image:
-        return str(image["file_name"])
-    return "/".join(str(image["coco_url"]).split("/")[-2:])
-
-
-def read_coco(folder: Path, bare: bool = False) -> list[Photo]:
+def read_coco(data: Path, bare: bool = False) -> list[Photo]:
     """Photographs of a set, in the file's order: those with at least one usable mask, or all if `bare`.
 
     Unusable annotations (no mask, wrong size, empty, damaged, crowd) are skipped and counted in one logged line.
 
+    Args:
+        data: the set's folder, in one of the layouts of `coco_files`, or its annotation file.
+        bare: whether photographs without masks count.
+
     Raises:
         DataError: The annotation file is missing or damaged, or nothing usable is in it.
     """
-    path = folder / "annotations.json"
+    path = annotation_file(data)
     content = read_json(path)
     skipped: Counter[str] = Counter()
     try:
-        photos = list(photos_of(content, folder / "images", skipped))
+        photos = list(photos_of(content, Pictures(path, content), skipped))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: not COCO annotations ({error!r})") from error
     if skipped:
@@ -185,15 +179,15 @@ def read_coco(folder: Path, bare: bool = False) -> list[Photo]:
     return [photo for photo in photos if photo.masks or bare]
 
 
-def photos_of(content: dict[str, Any], images: Path, skipped: Counter[str]) -> Iterator[Photo]:
+def photos_of(content: dict[str, Any], pictures: Pictures, skipped: Counter[str]) -> Iterator[Photo]:
     """Every photograph of an annotation file; counts in `skipped` why annotations were left out."""
     by_image: dict[object, list[dict[str, Any]]] = {}
-    for annotation in content.get("annotations", []):
+    for annotation in content["annotations"]:
         by_image.setdefault(annotation.get("image_id"), []).append(annotation)
     for image in content["images"]:
-        width, height = int(image["width"]), int(image["height"])
+        path = pictures.find(image)
+        width, height = size_of(image, pictures)
         read = [try_mask(annotation, width, height) for annotation in by_image.get(image["id"], [])]
         skipped.update(why for why in read if isinstance(why, str))
         masks = tuple(mask for mask in read if isinstance(mask, Mask))
-        path = images / file_name(image)
-        yield Photo(int(image["id"]), path, width, height, masks, str(image.get("source", "")))
+        yield Photo(image["id"], path, width, height, masks, str(image.get("source", "")))

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from tinysam.datasets.coco import DataError, Photo, read_coco, read_folder
+from tinysam.datasets.coco_files import annotation_file
 from tinysam.evaluation import ray_engine
 from tinysam.evaluation.backends import BACKENDS, ModelChoice
 from tinysam.evaluation.detections import DetectionTask, read_detections
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     """Options of the command."""
     p = argparse.ArgumentParser(prog="tinysam-eval", description=__doc__)
     p.add_argument(
-        "--data", type=Path, required=True, help="folder with annotations.json and images/; of pictures (annotate)"
+        "--data", type=Path, required=True, help="COCO set or its annotation file; folder of pictures (annotate)"
     )
     p.add_argument("--task", choices=TASKS, default="prompts")
     p.add_argument("--out", type=Path, help="folder for records and summary; a stopped run continues there")
@@ -146,7 +147,7 @@ def photos_of(task: str, folder: Path) -> list[Photo]:
 
 def hashes(args: argparse.Namespace) -> dict[str, str]:
     """SHA-256 of the files that records depend on besides the model's: annotations, and a detector's boxes."""
-    files = {"annotations": args.data / "annotations.json"} if args.task != "annotate" else {}
+    files = {"annotations": annotation_file(args.data)} if args.task != "annotate" else {}
     if args.task == "detections":
         files["boxes"] = args.boxes
     return {name: sha256_file(path) for name, path in files.items()}

@@ -20,6 +20,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from tinysam.datasets.coco import DataError, Mask, Photo, read_json, try_mask
+from tinysam.datasets.coco_files import Pictures, annotation_file, size_of
 from tinysam.evaluation.tasks import Figures
 from tinysam.runtime.masks.rle import Rle
 from tinysam.runtime.segmenter import Segmenter
@@ -112,7 +113,7 @@ class DetectionTask:
         if not results:
             raise DataError(f"{self.boxes}: no detection for any photograph of {self.data}")
         with contextlib.redirect_stdout(io.StringIO()):
-            truth = truth_of(self.data / "annotations.json")
+            truth = truth_of(annotation_file(self.data))
             scores = COCOeval(truth, truth.loadRes(results), "segm")
             scores.params.imgIds = sorted(record["image_id"] for record in kept)
             scores.evaluate()
@@ -134,7 +135,8 @@ def truth_of(path: Path) -> COCO:
     content = read_json(path)
     kept: list[dict[str, Any]] = []
     try:
-        sizes = {image["id"]: (int(image["width"]), int(image["height"])) for image in content["images"]}
+        pictures = Pictures(path, content)
+        sizes = {image["id"]: size_of(image, pictures) for image in content["images"]}
         for annotation in content["annotations"]:
             mask = try_mask({**annotation, "iscrowd": 0}, *sizes[annotation["image_id"]])
             if isinstance(mask, Mask):
