@@ -25,6 +25,7 @@ from tinysam.evaluation.backends import ModelChoice
 from tinysam.evaluation.prompted import Answers, decode, iou
 from tinysam.evaluation.tasks import spread
 from tinysam.runtime.engines import usable_cores
+from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.prompts import Prompts
 from tinysam.runtime.run_command import run_command
 from tinysam.runtime.segmenter import Segmenter
@@ -114,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--data", type=Path, required=True, help="COCO-format folder with masks")
     options.add_argument("--reference", type=Path, required=True, help="artifact folder with fp32 ONNX files")
     options.add_argument("artifacts", type=Path, nargs="+", help="artifact folders with INT8 files")
-    options.add_argument("--backend", nargs="+", default=["onnx", "tflite"], choices=("onnx", "tflite"))
+    options.add_argument("--backend", nargs="+", default=list(FORMATS), choices=tuple(FORMATS))
     options.add_argument("--limit", type=int, default=0, help="photographs, evenly spread (0: all)")
     options.add_argument("--max-masks", type=int, default=6, help="of a photograph (0: all)")
     options.add_argument("--threads", type=int)

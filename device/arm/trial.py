@@ -20,8 +20,9 @@ from PIL import Image
 from tinysam.device.arm.emulator import Emulator
 from tinysam.device.pages import replace_section
 from tinysam.runtime import cli
+from tinysam.runtime.engines.formats import FORMATS
 
-BACKENDS = {"onnx": "ONNX Runtime", "tflite": "LiteRT"}
+BACKENDS = {name: form.title for name, form in FORMATS.items()}
 PRECISIONS = {"int8": "INT8", "fp32": "fp32"}
 CASES = tuple(itertools.product(PRECISIONS, BACKENDS))
 """(precision, backend) of the photographs' runs."""

@@ -17,6 +17,7 @@ from tinysam.device.arm.wheels import download
 from tinysam.device.bundle.contents import copy_model, write_self_test
 from tinysam.device.bundle.site import build_site
 from tinysam.device.bundle.wheel import build_wheel, project_version
+from tinysam.runtime.engines.formats import FORMATS, TFLITE
 from tinysam.runtime.manifest import Manifest
 
 SCHEMA = 1
@@ -41,7 +42,7 @@ class Choice:
     artifacts: Path
     """Artifact folder of the model."""
     precisions: Sequence[str] = ("int8",)
-    engines: Sequence[str] = ("tflite", "onnx")
+    engines: Sequence[str] = tuple(reversed(FORMATS))
     """Engines, the installer's default first."""
     with_wheels: bool = False
     """Include an aarch64 wheelhouse, so that the device needs no network."""
@@ -51,7 +52,7 @@ class Choice:
             raise ValueError(f"target {self.target!r}: choose from {', '.join(TARGETS)}")
         if self.target == "web" and self.with_wheels:
             raise ValueError("target web runs no Python: leave out --with-wheels")
-        if self.target == "web" and "tflite" not in self.engines:
+        if self.target == "web" and TFLITE.name not in self.engines:
             raise ValueError("target web runs the TFLite files: leave out --backend")
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from tinysam.device.arm.wheels import WheelsUnavailable
 from tinysam.device.bundle.archive import TARGETS, Choice, build_bundle
 from tinysam.device.bundle.wheel import BuildError
+from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.locate import find_artifacts
 
 PRECISIONS = {"int8": ("int8",), "fp32": ("fp32",), "both": ("int8", "fp32")}
-ENGINES = {"tflite": ("tflite",), "onnx": ("onnx",), "both": ("tflite", "onnx")}
+ENGINES = {**{name: (name,) for name in reversed(FORMATS)}, "both": tuple(reversed(FORMATS))}
 
 
 def main(arguments: list[str] | None = None) -> int:

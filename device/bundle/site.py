@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinysam.device.bundle.wheel import BuildError
+from tinysam.runtime.engines.formats import TFLITE
 from tinysam.runtime.manifest import Manifest, read_manifest
 
 WEB = Path(__file__).resolve().parents[2] / "web"
@@ -24,7 +25,7 @@ def build_site(artifacts: Path, out: Path, *, precisions: Sequence[str] = ("int8
     """
     manifest = read_manifest(artifacts)
     for precision in precisions:
-        manifest.find("encoder", "tflite", precision)
+        manifest.find("encoder", TFLITE.name, precision)
     install_packages()
     options = [f"--artifacts={artifacts.resolve()}", f"--out={out.resolve()}", f"--precisions={','.join(precisions)}"]
     failure = _run("node", "build.mjs", *options, *(["--single"] if single else []))

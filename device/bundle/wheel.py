@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tinysam.device.bundle.contents import copy_model
+from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.locate import PACKAGED
 from tinysam.runtime.manifest import read_manifest
 
@@ -20,7 +21,6 @@ PROJECT = Path(__file__).resolve().parents[2]
 FILES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "*.safetensors", PACKAGED)
 """Devices run exported models, not the weights that they were made from (11 MB)."""
-ENGINES = ("onnx", "tflite")
 MAX_BYTES = 500_000
 """A larger wheel without a model holds something that does not belong into it."""
 TIME_S = 315532800
@@ -61,7 +61,7 @@ def build_wheel(folder: Path, model: Path | None = None) -> Path:
         if model is not None:
             manifest = read_manifest(model)
             inside = project / "runtime" / PACKAGED / f"{manifest.variant}-{manifest.image_size}"
-            copy_model(model, inside, ENGINES, ("int8",))
+            copy_model(model, inside, tuple(FORMATS), ("int8",))
         built = _pip_wheel(project, project / "out")
         if model is None and built.stat().st_size > MAX_BYTES:
             raise BuildError(f"{built.name} has {built.stat().st_size} bytes, more than {MAX_BYTES}: not code alone")

@@ -17,6 +17,7 @@ from tinysam.device.cost.models import PARTS, Subject, subjects
 from tinysam.device.cost.plugin import CompilerMissing, build_plugin
 from tinysam.device.cost.report import Row, by_kind, operations_table, read_record, table, update_record, write_page
 from tinysam.runtime.bench.macs import count_macs
+from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.errors import TinySamError
 from tinysam.runtime.locate import find_artifacts
 
@@ -100,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", type=Path, action="append", metavar="DIR", help="artifact folder; may be repeated")
     parser.add_argument("--cpu", nargs="+", choices=BOARDS, default=list(BOARDS))
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help="attend: without drawing masks")
-    parser.add_argument("--backend", nargs="+", choices=("onnx", "tflite"), default=["onnx", "tflite"])
+    parser.add_argument("--backend", nargs="+", choices=tuple(FORMATS), default=list(FORMATS))
     parser.add_argument("--precision", nargs="+", choices=("fp32", "int8"), default=["fp32", "int8"])
     parser.add_argument("--ops", action="store_true", help="attribute the counts to operations")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON record to update, such as docs/arm-cost.json")

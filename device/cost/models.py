@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tinysam.runtime.contract import ATTEND
+from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.manifest import ModelFile, read_manifest, verify_file
 
 CLICK = (1, 2)
@@ -52,7 +53,7 @@ def subjects(artifacts: Path, parts: tuple[str, ...]) -> Iterator[Subject]:
         asked = [part for part in parts if part == file.part or (part == "attend" and file.part == "decoder")]
         for part in asked:
             path = verify_file(artifacts, file)
-            if file.engine == "tflite":
+            if FORMATS[file.engine].batches:
                 yield Subject(model, part, file, path, signature=_signature(file, part))
             else:
                 yield Subject(model, part, file, path, lengths=_free_axes(file), values=_threshold(part))

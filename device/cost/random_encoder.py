@@ -21,6 +21,7 @@ from tinysam.export.int8_files import write_part
 from tinysam.export.tensors import model_file
 from tinysam.models.sam import MEAN, STD
 from tinysam.models.variants import build, get_variant
+from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.manifest import Manifest, write_manifest
 
 SEED = 0
@@ -55,11 +56,11 @@ def export_encoder(name: str, size: int, out: Path) -> Path:
     float_files.write_encoder_onnx(sam, case, target / "encoder.fp32.onnx")
     float_files.write_encoder_tflite(sam, case, target / "encoder.fp32.tflite")
     ranges = calibrate(target / "encoder.fp32.onnx", ({"image": image} for image in images), "mse")
-    for engine in ("onnx", "tflite"):
+    for engine in FORMATS:
         write_part(target, "encoder", engine, ranges, "arm", keep_float=frozenset())
     files = [
         model_file(target, "encoder", precision, engine, size, 1)
-        for engine in ("onnx", "tflite")
+        for engine in FORMATS
         for precision in ("fp32", "int8")
     ]
     manifest = Manifest(

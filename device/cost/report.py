@@ -13,10 +13,11 @@ from tinysam.device.cost.measure import Operation
 from tinysam.device.cost.plugin import CLASSES, Counts
 from tinysam.device.pages import replace_section
 from tinysam.runtime.atomic import write_atomically
+from tinysam.runtime.engines.formats import FORMATS
 
 HEADINGS = ("dot product", "other vector", "load/store", "branch", "other")
 RATIOS = ("dot product share", "per GMAC", "INT8 / fp32")
-ENGINE_NAMES = {"onnx": "ONNX Runtime", "tflite": "LiteRT"}
+ENGINE_NAMES = {name: form.title for name, form in FORMATS.items()}
 
 
 class Kind(NamedTuple):
