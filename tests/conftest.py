@@ -14,6 +14,17 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Optimized graphs are kept in a folder of this run, also by the commands that tests start."""
+    before = os.environ.get("TINYSAM_CACHE")
+    os.environ["TINYSAM_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    del os.environ["TINYSAM_CACHE"]
+    if before is not None:
+        os.environ["TINYSAM_CACHE"] = before
+
+
 @pytest.fixture(scope="session")
 def artifacts_dir() -> Path:
     """The real artifacts of `nano`, as `make export-int8` writes them; exported first if they are out of date.

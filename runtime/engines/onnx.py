@@ -9,6 +9,7 @@ import onnxruntime as ort
 
 from tinysam.runtime.engines import check_signature, check_tensors, failed, unreadable
 from tinysam.runtime.engines.known_bugs import check_onnxruntime
+from tinysam.runtime.engines.onnx_cache import Open, cached_session
 from tinysam.runtime.errors import ArtifactError
 from tinysam.runtime.manifest import ModelFile
 
@@ -27,7 +28,12 @@ _SPINNING = {
 
 
 def open_session(
-    model: Path | bytes, threads: int, entries: Mapping[str, str] = MappingProxyType({}), plan_memory: bool = True
+    model: Path | bytes,
+    threads: int,
+    entries: Mapping[str, str] = MappingProxyType({}),
+    plan_memory: bool = True,
+    save_optimized: Path | None = None,
+    is_optimized: bool = False,
 ) -> ort.InferenceSession:
     """A quiet session on the CPU.
 
@@ -36,12 +42,18 @@ def open_session(
         threads: for the operations of one run.
         entries: further entries of the session's configuration.
         plan_memory: plans of memory made ahead are faster and hold more at once than the arena does by itself.
+        save_optimized: where to save the graph as it is optimized for this processor.
+        is_optimized: the model is such a graph, to be run as it is.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _NO_LOG
     options.enable_mem_pattern = plan_memory
+    if save_optimized:
+        options.optimized_model_filepath = str(save_optimized)
+    if is_optimized:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     for name, value in entries.items():
         options.add_session_config_entry(name, value)
     return ort.InferenceSession(
@@ -57,8 +69,7 @@ class OnnxEngine:
         if reason := check_onnxruntime(ort.__version__, file.precision):
             raise ArtifactError(f"{path}: {reason}")
         try:
-            # At 1024 a plan of memory would hold 331 MB, not 239.
-            self._session = open_session(path, threads, _SPINNING.get(file.part, {}), plan_memory=False)
+            self._session = cached_session(path, file.sha256, self._opener(file.part, threads))
         except Exception as error:  # ONNX Runtime's errors share no base class below Exception
             raise unreadable(path, "onnxruntime", error) from error
         signature = check_signature(path, file, "")
@@ -70,6 +81,14 @@ class OnnxEngine:
             # Its activations are most of a small device's memory and needed once for a photograph. Giving them back
             # after each run costs an eighth of its time; doing without the arena would cost a third and hold more.
             self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+
+    @staticmethod
+    def _opener(part: str, threads: int) -> Open:
+        def open_model(model: Path, save: Path | None, is_optimized: bool) -> ort.InferenceSession:
+            # At 1024 a plan of memory would hold 331 MB, not 239.
+            return open_session(model, threads, _SPINNING.get(part, {}), False, save, is_optimized)
+
+        return open_model
 
     def run(self, signature: str, inputs: "Arrays") -> "Arrays":
         """See `Engine.run`; the only signature is the unnamed one."""
