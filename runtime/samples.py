@@ -196,7 +196,7 @@ def _float_range(low: float, high: float) -> Range:
 
 
 def _stretched(low: float, high: float) -> Range:
-    return Range(low, high) if high > low else Range(low, low + 1)
+    return Range(low, high) if high > low else Range(low, low + max(1.0, 1e-6 * abs(low)))
 
 
 def _look(samples: NDArray[Any]) -> NDArray[np.float64]:

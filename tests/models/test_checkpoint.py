@@ -1,6 +1,7 @@
 """Checkpoints that fit, and every way in which one may not."""
 
 import pickle
+import random
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -302,3 +303,42 @@ def test_a_file_that_holds_no_state_dict(tmp_path: Path) -> None:
     torch.save([torch.zeros(3)], tmp_path / "list.pth")
     with pytest.raises(CheckpointError, match="expected a dictionary of tensors, found list"):
         load(NANO, tmp_path / "list.pth")
+
+
+def outcome(path: Path) -> str:
+    """What is said of a file; empty if it holds tensors."""
+    try:
+        assert all(isinstance(value, torch.Tensor) for value in read_state(path).values())
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def test_damaged_files_are_weights_or_one_sentence(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    state = small().state_dict()
+    path = tmp_path / "damaged.pth"
+    save_file(state, path)
+    originals = [path.read_bytes()]
+    for name, legacy in (("training", False), ("Lightning", False), ("whole model", False), ("model", True)):
+        torch.save(wrappings(state)[name], path, _use_new_zipfile_serialization=not legacy)
+        originals.append(path.read_bytes())
+    refused = 0
+    for index in range(150):
+        data = bytearray(originals[index % len(originals)])
+        at = rng.randrange(len(data))
+        match rng.randrange(4):
+            case 0:
+                del data[at:]
+            case 1:
+                del data[at : at + 7]
+            case 2:
+                data[at] ^= 1 << rng.randrange(8)
+            case _:
+                data[at : at + 30] = rng.randbytes(30)
+        path.write_bytes(data)
+        sentence = outcome(path)
+        assert "\n" not in sentence
+        assert "weights_only" not in sentence
+        refused += bool(sentence)
+    assert 30 < refused < 150

@@ -1,7 +1,11 @@
-"""Damaged pictures, manifests and prompts: an exit code and clean lines, never a traceback. 750 cases."""
+"""Damaged pictures, manifests and prompts, arrays and names of any kind: an exit code and clean lines, no traceback.
+
+1350 cases.
+"""
 
 import io
 import json
+import os
 import random
 import shutil
 import signal
@@ -9,16 +13,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from tests.runtime import disc_model
 from tests.runtime.conftest import picture
-from tinysam.runtime import cli, errors
+from tests.runtime.test_image import png_of_16_bit_colors, tiff_of_16_bit_colors
+from tests.runtime.test_samples import wide_gamut
+from tinysam.runtime import ImageError, cli, errors
 from tinysam.runtime.manifest import FILE_NAME, sealed
+from tinysam.runtime.samples import to_rgb
+from tinysam.runtime.sources import find_sources
+from tinysam.runtime.terminal import printable
 
 CODES = {0, errors.EXIT_FAILED, errors.EXIT_USAGE, errors.EXIT_ARTIFACTS, errors.EXIT_ENGINE, errors.EXIT_OUTPUT}
-PICTURES, MANIFESTS, PROMPTS = 400, 200, 150
+PICTURES, MANIFESTS, PROMPTS, ARRAYS, NAMES = 400, 200, 150, 400, 200
 _PARTS = 10
 """Each kind is cut into so many tests: a failure then names a part that runs in a second."""
 
@@ -66,6 +76,15 @@ def originals() -> list[tuple[str, bytes]]:
         ("ppm", "RGB", {}),
         ("tga", "RGB", {}),
         ("jp2", "RGB", {}),
+        ("png", "LA", {}),
+        ("png", "1", {}),
+        ("png", "RGBA", {"icc_profile": wide_gamut()}),
+        ("jpg", "RGB", {"quality": 80, "icc_profile": wide_gamut()}),
+        ("jpg", "L", {"progressive": True}),
+        ("tif", "CMYK", {"compression": "tiff_adobe_deflate"}),
+        ("tif", "LAB", {}),
+        ("tif", "I;16", {}),
+        *([("avif", "RGBA", {})] if features.check("avif") else []),
     ):
         buffer = io.BytesIO()
         image = picture(30, 20)
@@ -75,6 +94,8 @@ def originals() -> list[tuple[str, bytes]]:
         extra: dict[str, Any] = {"exif": exif} if suffix in ("jpg", "webp") and mode == "RGB" else {}
         image.save(buffer, Image.registered_extensions()[f".{suffix}"], **options, **extra)
         found.append((suffix, buffer.getvalue()))
+    deep = np.asarray(picture(30, 20)).astype(np.uint16) * 16
+    found += [("png", png_of_16_bit_colors(deep)), ("tif", tiff_of_16_bit_colors(deep, ">"))]
     return found
 
 
@@ -195,6 +216,11 @@ def test_damaged_prompts(disc_artifacts: Path, photo: Path, capfd: pytest.Captur
         "٣",
         ",",
         "-",
+        ";",
+        "1 2",
+        "-.5",
+        "[",
+        "\ud800",
     ]
     codes = []
     for index in range(PROMPTS // _PARTS):
@@ -205,7 +231,7 @@ def test_damaged_prompts(disc_artifacts: Path, photo: Path, capfd: pytest.Captur
             plain = [str(rng.choice([0, 1, 9, 20, 39])) for _ in range(count)]
             if count == 3:
                 plain[2] = rng.choice(["0", "1"])
-            if rng.random() < 0.6:
+            if rng.random() < 0.5:
                 plain[rng.randrange(count)] = rng.choice(pieces)
             arguments.append(f"{option}={','.join(plain)}")
         codes.append(check(arguments, f"part {part} prompt {index}: {arguments[4:]}", capfd))
@@ -226,3 +252,104 @@ def test_damaged_graphs(photo: Path, tmp_path: Path, capfd: pytest.CaptureFixtur
             code = check([str(photo), "--model", str(folder), "--point", "5,5"], f"{name} {index}", capfd)
             assert code == errors.EXIT_ARTIFACTS
         (folder / name).write_bytes(data)
+
+
+SHAPES = [
+    (),
+    (5,),
+    (5, 7),
+    (5, 7, 1),
+    (5, 7, 2),
+    (5, 7, 3),
+    (5, 7, 4),
+    (5, 7, 9),
+    (1, 1),
+    (0, 3, 3),
+    (3, 5, 7),
+    (2, 3, 4, 5),
+]
+DTYPES = (
+    *("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32"),
+    *("float64", "complex64", "U3", "object"),
+)
+ODD_SAMPLES = [0, 1, -1, 255, 256, 4095, 65535, -9999, 2.0**31, 2.0**63, 1e-30, 1e30, np.nan, np.inf, -np.inf]
+
+
+def odd_array(rng: np.random.Generator) -> np.ndarray:
+    """An array of any shape, dtype and range, with a few odd samples."""
+    shape, dtype = SHAPES[rng.integers(len(SHAPES))], DTYPES[rng.integers(len(DTYPES))]
+    with np.errstate(all="ignore"):
+        values = rng.normal(rng.choice([0, 100, -5, 1e4]), rng.choice([0, 1, 50, 1e5]), shape)
+        for _ in range(rng.integers(4) if values.size else 0):
+            values.flat[rng.integers(values.size)] = ODD_SAMPLES[rng.integers(len(ODD_SAMPLES))]
+        return values.astype(dtype)
+
+
+def outcome(array: np.ndarray, image_format: str) -> str:
+    """What is said of an array; empty if it is a picture without further words."""
+    try:
+        converted = to_rgb(array, image_format)
+    except ImageError as error:
+        return f"refused: {error}"
+    assert (converted.image.mode, converted.image.size) == ("RGB", array.shape[1::-1])
+    return "; ".join(converted.notes)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_arrays_of_any_kind_are_a_picture_or_one_sentence() -> None:
+    rng = np.random.default_rng(0)
+    refused = 0
+    for index in range(ARRAYS):
+        array = odd_array(rng)
+        sentence = outcome(array, str(rng.choice(["RGB", "BGR"])))
+        assert "\n" not in sentence, index
+        refused += sentence.startswith("refused")
+    assert 50 < refused < ARRAYS - 100
+
+
+LETTERS = [
+    "a",
+    "B",
+    ".",
+    " ",
+    "-",
+    "_",
+    "\n",
+    "\t",
+    "\x1b",
+    "*",
+    "[",
+    "]",
+    "?",
+    "{",
+    "}",
+    "%",
+    "'",
+    "\\",
+    "\u00e9",
+    "e\u0301",
+    "\u6f22",
+    "\U0001f431",
+    "\udce9",
+    "\u202e",
+    "~",
+]
+
+
+def test_names_of_any_kind_get_names_of_results_of_their_own(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    names = set()
+    while len(names) < NAMES:
+        stem = "".join(rng.choice(LETTERS) for _ in range(rng.choice([1, 2, 3, 40, 70])))
+        name = f"{stem}.{rng.choice(['png', 'PNG', 'jpg'])}"
+        if len(os.fsencode(name)) < 256 and not name.startswith("."):
+            names.add(name)
+            (tmp_path / name).write_bytes(b"x")
+    sources = find_sources([str(tmp_path)]).pictures
+    assert {Path(source.path).name for source in sources} == names
+    stems = [source.stem for source in sources]
+    assert len({stem.casefold() for stem in stems}) == NAMES
+    for source in sources:
+        (tmp_path / f".{source.stem}.mask-001.png.1234567.partial").touch()
+        assert printable(source.path).isprintable()
+    assert [source.stem for source in find_sources([source.path for source in sources]).pictures] == stems
