@@ -90,17 +90,17 @@ def near_and_far(loss: Tensor) -> Tensor:
     return 0.5 * (loss[..., :NEAR].mean(-1) + loss[..., NEAR:].mean(-1))
 
 
-def of_three(losses: Tensor, answered: Tensor, predicted: Tensor, single: Tensor, shown_share: float) -> Tensor:
+def of_three(losses: Tensor, answered: Tensor, shown: Tensor, single: Tensor, shown_share: float) -> Tensor:
     """The loss of masks 1 to 3 together.
 
     Three things count: the best match of masks and answers, each answer with a mask of its own (Li et al. 2018, in SAM:
-    arXiv:2304.02643, appendix A); the mask that the predicted IoU would show a user, compared with the answer that was
-    meant; and the mean over the three, each compared with the answer nearest to it, which keeps all of them alive.
+    arXiv:2304.02643, appendix A); the mask that a user would get, compared with the answer that was meant; and the mean
+    over the three, each compared with the answer nearest to it, which keeps all of them alive.
 
     Args:
         losses: (P, 3, A) loss of masks 1 to 3 for each of A <= 3 answers; the first is the one that was meant.
         answered: (P, A) bool, which answers there are; the first one always.
-        predicted: (P, 3) predicted IoU.
+        shown: (P,) which of the three a user would get.
         single: (P,) bool, whether the prompt is unambiguous.
         shown_share: of the mask shown, in what is not the mean's.
 
@@ -113,10 +113,10 @@ def of_three(losses: Tensor, answered: Tensor, predicted: Tensor, single: Tensor
     weight = torch.cat([1 - share.sum(1, keepdim=True), share], 1)
     matches = [(weight * losses[:, order, range(count)]).sum(1) for order in permutations(range(3), count)]
     best = torch.stack(matches, 1).amin(1)
-    shown = losses[..., 0].gather(1, predicted.argmax(1, keepdim=True)).squeeze(1)
+    chosen = losses[..., 0].gather(1, shown[:, None]).squeeze(1)
     mean = losses.masked_fill(~answered[:, None], torch.inf).amin(2).mean(1)
     mean_share = torch.where(single, MEAN_SINGLE, MEAN_AMBIGUOUS)
-    return (1 - mean_share) * ((1 - shown_share) * best + shown_share * shown) + mean_share * mean
+    return (1 - mean_share) * ((1 - shown_share) * best + shown_share * chosen) + mean_share * mean
 
 
 def iou_at(logits: Tensor, truth: Tensor, area: Tensor) -> Tensor:

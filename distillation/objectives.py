@@ -31,10 +31,10 @@ from tinysam.distillation.device import Device, images
 from tinysam.distillation.journal import Tally
 from tinysam.distillation.points import logits_at
 from tinysam.distillation.recipe import Recipe
-from tinysam.distillation.rounds import Prompt, round_count, rounds
+from tinysam.distillation.rounds import Prompt, chosen_masks, round_count, rounds
 from tinysam.distillation.samples import Batch
 from tinysam.distillation.teacher import TeacherCache, check_embedding
-from tinysam.models import Sam
+from tinysam.models import Sam, get_variant
 from tinysam.models.mask_decoder import Decoded
 
 FIRST_CLICK = 0.25
@@ -45,7 +45,15 @@ EMBEDDING, TOKEN, MASK, FOCAL, DICE, IOU = 10.0, 1.0, 0.2, 1.0, 1.0, 1.0
 """Weights a to f of full-stage distillation."""
 
 
-def supervised(decoded: Decoded, batch: Batch, single: Tensor, shown_share: float) -> tuple[Tensor, Tensor]:
+def shown_of_three(decoded: Decoded, rule: str) -> Tensor:
+    """(P,) which of masks 1 to 3 a user would get for one click, from 0; `rule` is the variant's `mask_choice`."""
+    three = Decoded(decoded.low_res_masks[:, 1:], decoded.iou[:, 1:], decoded.tokens)
+    return chosen_masks(three, torch.zeros(len(three.iou), dtype=torch.bool, device=three.iou.device), rule, (1, 2, 3))
+
+
+def supervised(
+    decoded: Decoded, batch: Batch, single: Tensor, shown_share: float, rule: str = "single"
+) -> tuple[Tensor, Tensor]:
     """The loss of one round.
 
     Args:
@@ -53,6 +61,7 @@ def supervised(decoded: Decoded, batch: Batch, single: Tensor, shown_share: floa
         batch: with the truth and the other answers at the points.
         single: (P,) bool, whether the prompt is unambiguous.
         shown_share: see `losses.of_three`.
+        rule: the variant's `mask_choice`.
 
     Returns:
         Scalar loss, (P, 4) IoU of the masks with the truth.
@@ -69,13 +78,19 @@ def supervised(decoded: Decoded, batch: Batch, single: Tensor, shown_share: floa
     first = mask_loss(logits[:, :1], batch.truth).squeeze(1) * torch.where(single, 1.0, FIRST_CLICK)
     three = torch.stack([mask_loss(logits[:, 1:], answer) for answer in answers.unbind(1)], 2)
     predicted = decoded.iou.float()
-    masks = first + losses.of_three(three, answered, predicted[:, 1:], single, shown_share)
+    masks = first + losses.of_three(three, answered, shown_of_three(decoded, rule), single, shown_share)
     iou = losses.iou_at(logits.detach(), batch.truth, batch.area)
     return masks.mean() + SUPERVISED_IOU * losses.predicted_iou(predicted, iou).sum(1).mean(), iou
 
 
 def full_stage(
-    student: Decoded, teacher: Decoded, batch: Batch, single: Tensor, weigh: bool, shown_share: float
+    student: Decoded,
+    teacher: Decoded,
+    batch: Batch,
+    single: Tensor,
+    weigh: bool,
+    shown_share: float,
+    rule: str = "single",
 ) -> tuple[Tensor, Tensor]:
     """Everything but the embedding's term, for one round.
 
@@ -86,6 +101,7 @@ def full_stage(
         single: (P,) bool, whether the prompt is unambiguous.
         weigh: whether to use hard mask weighting.
         shown_share: see `losses.of_three`.
+        rule: the variant's `mask_choice`.
 
     Returns:
         Scalar loss, (P, 4) IoU of the student's masks with the truth.
@@ -94,7 +110,7 @@ def full_stage(
     iou = losses.iou_at(logits.detach(), batch.truth, batch.area)
     per_mask = FOCAL * losses.focal(logits, batch.truth) + DICE * losses.dice(logits, batch.truth, batch.area)
     only = torch.ones_like(single)[:, None]
-    three = losses.of_three(per_mask[:, 1:, None], only, student.iou[:, 1:], single, shown_share)
+    three = losses.of_three(per_mask[:, 1:, None], only, shown_of_three(student, rule), single, shown_share)
     truth = torch.where(single, per_mask[:, 0], 0) + three
     masks = losses.mask_l1(student.low_res_masks, teacher.low_res_masks)
     if weigh:
@@ -129,7 +145,7 @@ class Supervised:
     """Masks only; no teacher."""
 
     def __init__(self, recipe: Recipe, device: Device) -> None:
-        self.recipe, self.device = recipe, device
+        self.recipe, self.device, self.rule = recipe, device, get_variant(recipe.variant).mask_choice
 
     def __call__(self, student: Sam, batch: Batch, step: int, tally: Tally) -> Tensor:
         """The mean over the rounds of the step."""
@@ -141,7 +157,7 @@ class Supervised:
             asked = rounds(lambda prompt: answer(student, embeddings, prompt), batch, count, recipe)
             for i, (prompt, decoded) in enumerate(asked):
                 with self.device.exact():
-                    loss, iou = supervised(decoded, batch, prompt.single, recipe.shown_share)
+                    loss, iou = supervised(decoded, batch, prompt.single, recipe.shown_share, self.rule)
                 found.append(loss)
                 tally.masks(i, prompt, decoded, iou)
         return torch.stack(found).mean()
@@ -176,6 +192,7 @@ class FullStage:
 
     def __init__(self, recipe: Recipe, device: Device, teacher: Sam) -> None:
         self.recipe, self.device, self.teacher = recipe, device, teacher
+        self.rule = get_variant(recipe.variant).mask_choice
 
     def __call__(self, student: Sam, batch: Batch, step: int, tally: Tally) -> Tensor:
         """The embedding's term, plus the mean of the others over the rounds of the step."""
@@ -197,7 +214,7 @@ class FullStage:
                     taught = answer(self.teacher, theirs, prompt)
                 with self.device.exact():
                     weigh, shown = recipe.hard_mask_weighting, recipe.shown_share
-                    loss, iou = full_stage(decoded, taught, batch, prompt.single, weigh, shown)
+                    loss, iou = full_stage(decoded, taught, batch, prompt.single, weigh, shown, self.rule)
                 found.append(loss)
                 tally.masks(i, prompt, decoded, iou)
         return first + torch.stack(found).mean()

@@ -55,7 +55,7 @@ class Recipe:
     fault_share: float = 0.2
     """Share of samples with faults of a photograph: night, blur, low resolution, noise, JPEG."""
     shown_share: float = 0.3
-    """Share of the mask with the best predicted IoU, which a user gets, in the loss of masks 1 to 3."""
+    """Share of the mask that a user gets, in the loss of masks 1 to 3."""
 
     learning_rate: float = 6e-4
     weight_decay: float = 0.05

@@ -54,10 +54,12 @@ def round_count(recipe: Recipe, step: int) -> int:
     return min(int(rng.geometric(1 / (1 + recipe.rounds))) - 1, recipe.max_rounds)
 
 
-def chosen_masks(decoded: Decoded, single: Tensor, rule: str = "single") -> Tensor:
-    """(P,) which of masks 0 to 3 a user gets; `rule` is the variant's `mask_choice`."""
+def chosen_masks(
+    decoded: Decoded, single: Tensor, rule: str = "single", tokens: tuple[int, ...] = (0, 1, 2, 3)
+) -> Tensor:
+    """(P,) place of the mask that a user gets among `tokens`; `rule` is the variant's `mask_choice`."""
     iou, masks = (tensor.detach().float().cpu().numpy() for tensor in (decoded.iou, decoded.low_res_masks))
-    chosen = choose_mask(rule, tuple(range(iou.shape[1])), iou, ~single.cpu().numpy(), masks)
+    chosen = choose_mask(rule, tokens, iou, ~single.cpu().numpy(), masks)
     return torch.from_numpy(chosen).to(single.device)
 
 

@@ -94,20 +94,18 @@ def test_hard_mask_weight_matches_the_equation():
 def test_every_answer_to_a_click_gets_a_mask_of_its_own():
     # Loss of masks 1 to 3 (rows) for the answer that was meant and two others (columns).
     losses = torch.tensor([[[1.0, 1.0, 9.0], [2.0, 5.0, 9.0], [9.0, 9.0, 4.0]]])
-    predicted = torch.tensor([[0.1, 0.9, 0.2]])
+    second = torch.tensor([1])
     click, both = torch.tensor([False]), torch.tensor([[True, True, True]])
     # Mask 1 suits the first two answers; mask 2 costs less for the first one than for the second:
     # 1/2 * 2 + 1/4 * 1 + 1/4 * 4 = 2.25, against 1/2 * 1 + 1/4 * 5 + 1/4 * 4 = 2.75.
     matched, shown, nearest = 2.25, 2.0, (1 + 2 + 4) / 3
     expected = 0.9 * (0.7 * matched + 0.3 * shown) + 0.1 * nearest
-    assert of_three(losses, both, predicted, click, 0.3).item() == pytest.approx(expected)
+    assert of_three(losses, both, second, click, 0.3).item() == pytest.approx(expected)
 
 
 def test_a_click_with_one_answer_is_matched_with_its_best_mask():
     losses = torch.tensor([[[1.0, 0.0, 0.0], [2.0, 0.0, 0.0], [9.0, 0.0, 0.0]]])
-    only, predicted = torch.tensor([[True, False, False]]), torch.tensor([[0.1, 0.9, 0.2]])
+    only, second = torch.tensor([[True, False, False]]), torch.tensor([1])
     expected = 0.9 * (0.7 * 1 + 0.3 * 2) + 0.1 * 12 / 3
-    assert of_three(losses, only, predicted, torch.tensor([False]), 0.3).item() == pytest.approx(expected)
-    assert of_three(losses[..., :1], only[:, :1], predicted, torch.tensor([False]), 0.3).item() == pytest.approx(
-        expected
-    )
+    assert of_three(losses, only, second, torch.tensor([False]), 0.3).item() == pytest.approx(expected)
+    assert of_three(losses[..., :1], only[:, :1], second, torch.tensor([False]), 0.3).item() == pytest.approx(expected)

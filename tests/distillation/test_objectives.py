@@ -5,7 +5,7 @@ import torch
 
 from tests.distillation.flat import batch_of, decoded, dice_of
 from tinysam.distillation.losses import TINY
-from tinysam.distillation.objectives import DICE, FOCAL, IOU, MASK, TOKEN, full_stage, supervised
+from tinysam.distillation.objectives import DICE, FOCAL, IOU, MASK, TOKEN, full_stage, shown_of_three, supervised
 
 
 def test_the_supervised_loss_matches_hand_arithmetic():
@@ -34,6 +34,13 @@ def test_masks_are_matched_with_the_other_answers_to_a_click_but_not_to_a_box():
     # Mask 2 is to be the empty answer, which is half of what is matched, instead of being the farthest from the truth.
     click = 0.9 * 0.5 * empty - 0.1 * (missed - empty) / 3
     assert (answered - alone).item() == pytest.approx(click / 2, abs=1e-3)
+
+
+def test_the_mask_that_a_user_would_get_follows_the_variants_rule():
+    # Mask 1 promises most, but no pixel of it is above the logit of a clear mask.
+    answer = decoded([[9.0, 0.5, 9.0, 9.0]], iou=[0.9, 0.8, 0.7, 0.1])
+    assert shown_of_three(answer, "single").tolist() == [0]
+    assert shown_of_three(answer, "steady").tolist() == [1]
 
 
 def focal_of(logit: float) -> float:
