@@ -1,5 +1,6 @@
 """Segment everything: the parts by hand, the whole against a textbook generator at full size."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -149,7 +150,9 @@ def test_hierarchical_with_no_points_left_is_no_error(segmenter: Segmenter) -> N
     settings = EverythingSettings.of_model(disc_model.THRESHOLDS, points_per_side=8, coarse_logit_thresh=-100.0)
     found = segment_everything(segmenter, picture(200, 150), settings)
     assert found.points == 4
-    assert found.masks
+    asked = {mask.point_coords[0] for mask in found.masks}
+    assert 1 <= len(asked) <= 4
+    assert asked <= set(map(tuple, (settings.grid(0) * [200, 150]).tolist()))
 
 
 def test_points_of_a_single_cell_grid(segmenter: Segmenter) -> None:
@@ -243,7 +246,8 @@ def test_masks_are_cleaned_after_duplicates_are_gone(segmenter: Segmenter) -> No
 
 def test_small_regions_are_removed(segmenter: Segmenter) -> None:
     found = segment_everything(segmenter, picture(200, 150), plain(min_mask_region_area=10**6))
-    assert found.masks  # the largest island of each mask stays
+    # Around every disc lies a hole of fewer pixels, so all become the whole picture, and one of these is enough.
+    assert [mask.area for mask in found.masks] == [200 * 150]
 
 
 @pytest.mark.parametrize(
@@ -259,7 +263,13 @@ def test_thresholds_out_of_reach_are_relaxed_and_it_is_said(
 ) -> None:
     settings = EverythingSettings.of_model(thresholds, hierarchical=hierarchical)
     found = segment_everything(segmenter, picture(200, 150), settings)
-    assert found.masks
+    iou, stable = (float(number) for number in re.findall(r"\d\.\d\d", note))
+    reached = [(mask.predicted_iou, mask.stability_score) for mask in found.masks]
+    assert reached
+    assert all(one > iou and other >= stable for one, other in reached)
+    assert not any(
+        one > thresholds.pred_iou_thresh and other >= thresholds.stability_score_thresh for one, other in reached
+    )
     assert note in found.notes[0]
 
 
