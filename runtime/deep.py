@@ -10,7 +10,6 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.TiffImagePlugin import TiffImageFile
 
 from tinysam.runtime.errors import ImageError
 
@@ -50,9 +49,10 @@ def all_16_bits(stream: IO[bytes], image: Image.Image) -> NDArray[np.uint16] | N
 
 def signed_samples(image: Image.Image) -> NDArray[Any] | None:
     """Samples of a decoded TIFF file whose sign Pillow gets wrong: signed bytes, unsigned 32 bits. Else None."""
-    if not isinstance(image, TiffImageFile):
+    tags = getattr(image, "tag_v2", None)
+    if image.format != "TIFF" or tags is None:
         return None
-    kind, bits = image.tag_v2.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0], image.tag_v2.get(_BITS_PER_SAMPLE, (1,))[0]
+    kind, bits = tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0], tags.get(_BITS_PER_SAMPLE, (1,))[0]
     if image.mode == "L" and (kind, bits) == (_SIGNED, 8):
         return np.asarray(image).view(np.int8)
     if image.mode == "I" and (kind, bits) == (_UNSIGNED, 32):

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import IO
 
 from PIL import Image, UnidentifiedImageError
-from PIL.TiffImagePlugin import TiffImageFile
 
 from tinysam.runtime import deep, unfinished
 from tinysam.runtime.errors import ImageError
@@ -183,7 +182,7 @@ def _notes_of_file(image: Image.Image) -> tuple[str, ...]:
     notes = []
     if image.format != "MPO" and getattr(image, "is_animated", False):
         notes.append(f"has {getattr(image, 'n_frames', 'several')} frames, only the first is used")
-    if isinstance(image, TiffImageFile) and int(image.tag_v2.get(_SUBFILE_TYPE, 0)) & 1:
+    if image.format == "TIFF" and int(getattr(image, "tag_v2", {}).get(_SUBFILE_TYPE, 0)) & 1:
         notes.append(f"only its preview of {image.width} x {image.height} pixels can be read: convert raw files first")
     return tuple(notes)
 

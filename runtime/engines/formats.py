@@ -6,8 +6,8 @@ standard library is imported: the engine itself is imported by `tinysam.runtime.
 
 import re
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 
 from tinysam.runtime.errors import EngineMissingError
 
@@ -29,7 +29,16 @@ class Package:
         return f"{self.distribution}>={'.'.join(map(str, self.least))}"
 
     def installed_version(self) -> str | None:
-        """Version of the installed distribution; None if there is none of that name."""
+        """Version of the installed distribution; None if there is none of that name.
+
+        The name of its folder of metadata tells. Importing importlib.metadata takes longer than loading a TFLite model.
+        """
+        spec, name = find_spec(self.module), self.distribution.replace("-", "_")
+        if spec and spec.origin:
+            for folder in Path(spec.origin).parents[1].glob(f"{name}-*.dist-info"):
+                return folder.name.removeprefix(f"{name}-").removesuffix(".dist-info")
+        from importlib.metadata import PackageNotFoundError, version
+
         try:
             return version(self.distribution)
         except PackageNotFoundError:

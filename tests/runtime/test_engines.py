@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib import import_module
 from importlib.machinery import ModuleSpec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -132,14 +133,23 @@ def test_an_engine_that_is_too_old_is_refused_before_it_is_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """onnxruntime 1.18.1 ends the process when numpy 2 is installed."""
-    monkeypatch.setattr(formats, "version", lambda distribution: "1.18.1")
+    monkeypatch.setattr(formats.Package, "installed_version", lambda package: "1.18.1")
     monkeypatch.delitem(sys.modules, "tinysam.runtime.engines.onnx", raising=False)
     segmenter = Segmenter(disc_model.build(tmp_path), "onnx", "fp32")
     with pytest.raises(EngineMissingError, match=r"onnxruntime 1\.18\.1 is too old .*pip install 'onnxruntime>=1\.23'"):
         segmenter.set_image(IMAGE)
     assert "tinysam.runtime.engines.onnx" not in sys.modules
-    monkeypatch.setattr(formats, "version", lambda distribution: "1.100.0")
+    monkeypatch.setattr(formats.Package, "installed_version", lambda package: "1.100.0")
     segmenter.set_image(IMAGE)
+
+
+def test_the_installed_version_is_what_pip_says() -> None:
+    for package in (package for form in formats.FORMATS.values() for package in form.packages):
+        try:
+            expected: str | None = version(package.distribution)
+        except PackageNotFoundError:
+            expected = None
+        assert package.installed_version() == expected
 
 
 def test_tflite_files_run_on_the_predecessor_of_litert_where_that_is_all_there_is(
