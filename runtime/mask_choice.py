@@ -74,6 +74,22 @@ def choose_mask(
     return np.where(ambiguous, best, tokens.index(0))
 
 
+def select_masks(tokens: tuple[int, ...], masks: Floats, iou: Floats, multimask_output: bool) -> tuple[Floats, Floats]:
+    """Keeps the masks that a caller asked for of (P, len(tokens), ...): the ambiguous three, or one."""
+    keep = ambiguous_masks(tokens)
+    if multimask_output or len(tokens) == 1:
+        if len(keep) == len(tokens):
+            return masks, iou
+        return masks[:, keep], iou[:, keep]
+    return take_masks(masks, iou, choose_mask("single", tokens, iou, np.zeros(len(iou), np.bool_)))
+
+
+def take_masks(masks: Floats, iou: Floats, chosen: NDArray[np.intp]) -> tuple[Floats, Floats]:
+    """(P, M, h, w), (P, M) and places (P,) -> (P, 1, h, w) and (P, 1)."""
+    places = chosen[:, None]
+    return np.take_along_axis(masks, places[..., None, None], axis=1), np.take_along_axis(iou, places, axis=1)
+
+
 def stability(logits: Floats, offset: float) -> NDArray[np.float64]:
     """(n, h, w) logits -> (n,): area above `+offset` as a part of the area above `-offset`; 0 where that is empty."""
     inner = np.count_nonzero(logits > offset, axis=(1, 2))

@@ -14,7 +14,7 @@ from tinysam.runtime.geometry import Frame
 from tinysam.runtime.graphs import Graphs
 from tinysam.runtime.locate import find_artifacts
 from tinysam.runtime.manifest import Manifest
-from tinysam.runtime.mask_choice import ambiguous_masks, choose_mask
+from tinysam.runtime.mask_choice import ambiguous_masks, choose_mask, select_masks, take_masks
 from tinysam.runtime.masks.clean import clean_masks
 from tinysam.runtime.model import Decoded, Model
 from tinysam.runtime.prompts import Prompts, assemble
@@ -324,19 +324,3 @@ def _one(values: ArrayLike) -> Any:
     except ValueError:  # rows of different length: the check of the prompts says so
         return [values]
     return array[None] if array.size else []
-
-
-def select_masks(tokens: tuple[int, ...], masks: Floats, iou: Floats, multimask_output: bool) -> tuple[Floats, Floats]:
-    """Keeps the masks that a caller asked for of (P, len(tokens), ...): the ambiguous three, or one."""
-    keep = ambiguous_masks(tokens)
-    if multimask_output or len(tokens) == 1:
-        if len(keep) == len(tokens):
-            return masks, iou
-        return masks[:, keep], iou[:, keep]
-    return take_masks(masks, iou, choose_mask("single", tokens, iou, np.zeros(len(iou), np.bool_)))
-
-
-def take_masks(masks: Floats, iou: Floats, chosen: NDArray[np.intp]) -> tuple[Floats, Floats]:
-    """(P, M, h, w), (P, M) and places (P,) -> (P, 1, h, w) and (P, 1)."""
-    places = chosen[:, None]
-    return np.take_along_axis(masks, places[..., None, None], axis=1), np.take_along_axis(iou, places, axis=1)

@@ -15,8 +15,8 @@ from tests.runtime.conftest import picture
 from tinysam.runtime import ArtifactError, ImageError, OrderError, PromptError, Segmenter
 from tinysam.runtime.locate import find_artifacts
 from tinysam.runtime.manifest import sealed
+from tinysam.runtime.mask_choice import select_masks
 from tinysam.runtime.prompts import Prompts
-from tinysam.runtime.segmenter import select_masks
 
 GREY = np.full((40, 80, 3), 118, np.uint8)
 """An image whose normalized mean is near 0: discs have their nominal radii. The model's input is 32 high, 64 wide."""
