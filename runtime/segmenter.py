@@ -245,7 +245,7 @@ class Segmenter:
 
         Args:
             path: of the file.
-            dtype: `float32`, exact; or `float16`, half the size, see docs/runtime.md for what it changes.
+            dtype: `float32`, exact; or `float16`, half the size: fine for fp32 files, not for INT8 (docs/runtime.md).
 
         Raises:
             OrderError: no image is set.

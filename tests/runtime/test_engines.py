@@ -164,8 +164,10 @@ def test_tflite_files_run_on_the_predecessor_of_litert_where_that_is_all_there_i
     monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", inner)
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     monkeypatch.delitem(sys.modules, "tinysam.runtime.engines.tflite", raising=False)
-    assert import_module("tinysam.runtime.engines.tflite").Interpreter is inner.Interpreter
-    monkeypatch.delitem(sys.modules, "tinysam.runtime.engines.tflite")
+    try:
+        assert import_module("tinysam.runtime.engines.tflite").Interpreter is inner.Interpreter
+    finally:
+        del sys.modules["tinysam.runtime.engines.tflite"]  # not by monkeypatch, which would put it back
 
 
 @pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
