@@ -105,7 +105,7 @@ def test_too_many_points_for_a_fixed_decoder_say_so(segmenters: dict[tuple[str, 
     if ("tflite", "fp32") not in segmenters:
         pytest.skip("the artifacts hold no tflite fp32 files")
     points = np.full((200, 2), 50.0)
-    with pytest.raises(ValueError, match="201 points in one prompt"):
+    with pytest.raises(ValueError, match="200 points in one prompt"):
         segmenters["tflite", "fp32"].predict(points, np.ones(200))
     assert segmenters["onnx", "fp32"].predict(points, np.ones(200)).masks.shape[0] == 3
 
