@@ -232,17 +232,22 @@ def add_version(top: argparse.ArgumentParser) -> None:
     top.add_argument("--version", action=_Version, nargs=0, help="show the project's version, then stop")
 
 
+def version_line(command: str) -> str:
+    """The command and the project's version, as installed."""
+    # Imported here: it costs as much as all the rest of `--help`.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"{command} {version('tinysam-edge')}"
+    except PackageNotFoundError:
+        return f"{command} (not installed: run from its source)"
+
+
 class _Version(argparse.Action):
-    """Looks the version up only if it is asked for: that costs as much as all the rest of `--help`."""
+    """Prints the version and ends the command."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            number = version("tinysam-edge")
-        except PackageNotFoundError:
-            number = "(not installed: run from its source)"
-        print(f"{parser.prog} {number}")
+        print(version_line(parser.prog))
         parser.exit()
 
 

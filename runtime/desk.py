@@ -8,6 +8,8 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 
+from tinysam.runtime.cli import version_line
+
 MODULES = {
     "export": ("torch", "safetensors", "skimage", "onnx", "onnxscript", "onnxsim", "onnxruntime"),
     "train": ("torch", "safetensors", "pycocotools", "scipy", "tensorboard", "matplotlib", "tqdm", "webdataset"),
@@ -19,6 +21,9 @@ EXIT_MISSING = 1
 
 def run(command: str, module: str, extra: str) -> int:
     """Calls `main` of a module; returns its exit code, or 1 after one line on stderr if packages are missing."""
+    if sys.argv[1:] == ["--version"]:
+        print(version_line(command))
+        return 0
     missing = [name for name in MODULES[extra] if find_spec(name) is None]
     if missing:
         print(

@@ -9,6 +9,7 @@ from pathlib import Path
 from tinysam.device.arm.wheels import WheelsUnavailable
 from tinysam.device.bundle.archive import TARGETS, Choice, build_bundle
 from tinysam.device.bundle.wheel import BuildError
+from tinysam.runtime.cli import add_version
 from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.locate import find_artifacts
 
@@ -39,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tinysam-bundle", description="Pack a model, the thin runtime and an installer into one archive."
     )
+    add_version(parser)
     parser.add_argument("--target", required=True, choices=TARGETS)
     parser.add_argument("--model", type=Path, metavar="DIR", help="artifact folder (default: as tinysam-run finds it)")
     parser.add_argument("--precision", choices=PRECISIONS, default="int8", help="default: int8")

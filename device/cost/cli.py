@@ -17,6 +17,7 @@ from tinysam.device.cost.models import PARTS, Subject, subjects
 from tinysam.device.cost.plugin import CompilerMissing, build_plugin
 from tinysam.device.cost.report import Row, by_kind, operations_table, read_record, table, update_record, write_page
 from tinysam.runtime.bench.macs import count_macs
+from tinysam.runtime.cli import add_version
 from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.errors import TinySamError
 from tinysam.runtime.locate import find_artifacts
@@ -98,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="tinysam-arm-cost",
         description="Count the instructions of one inference on the processor of a Raspberry Pi 4 or 5 (a72, a76).",
     )
+    add_version(parser)
     parser.add_argument("--model", type=Path, action="append", metavar="DIR", help="artifact folder; may be repeated")
     parser.add_argument("--cpu", nargs="+", choices=BOARDS, default=list(BOARDS))
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help="attend: without drawing masks")

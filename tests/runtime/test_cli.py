@@ -17,7 +17,7 @@ from PIL import Image
 from tests.runtime import disc_model
 from tests.runtime.conftest import picture
 from tests.runtime.test_samples import wide_gamut
-from tinysam.runtime import cli, errors
+from tinysam.runtime import cli, desk, errors
 from tinysam.runtime.errors import PromptError
 from tinysam.runtime.objects import group_prompts
 
@@ -322,6 +322,18 @@ def test_version_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     ran = Ran(("--version",), capfd)
     assert ran.code == 0
     assert re.fullmatch(r"tinysam-run (\d+\.\d+\.\d+|\(not installed.*\))\n", ran.out)
+
+
+@pytest.mark.parametrize("command", ["export", "calibrate", "distill", "evaluate"])
+def test_commands_of_the_desk_tell_the_version_without_their_packages(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tinysam.runtime.desk.find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["tinysam", "--version"])
+    assert getattr(desk, command)() == 0
+    assert re.fullmatch(
+        r"tinysam-(export|calibrate|distill|eval) (\d+\.\d+\.\d+|\(not installed.*\))\n", capsys.readouterr().out
+    )
 
 
 def test_skip_existing_goes_on_where_a_run_has_ended(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
