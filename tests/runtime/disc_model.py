@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tinysam.runtime.contract import Sizes, encoder_signature
 from tinysam.runtime.manifest import (
     EverythingThresholds,
     Manifest,
@@ -37,15 +38,19 @@ def build(
     folder: Path,
     mask_tokens: tuple[int, ...] = (1, 2, 3),
     thresholds: EverythingThresholds = THRESHOLDS,
+    pixel_dtype: str | None = None,
     **fields: Any,
 ) -> Path:
     """Writes `disc-64` artifacts for the onnx engine, fp32 and int8 being the same; returns their folder.
 
-    `fields` are further ones of the manifest.
+    With `pixel_dtype` (`uint8` or `float32`) the encoder takes pixels and normalizes by itself. `fields` are further
+    ones of the manifest.
     """
     out = folder / f"disc-{SIZE}"
     out.mkdir(parents=True)
-    onnx.save(_encoder(), out / "encoder.onnx")
+    kind = "pixels" if pixel_dtype else "normalized"
+    encoder = encoder_signature("NCHW", Sizes(SIZE, 1), kind, pixel_dtype or "float32")
+    onnx.save(_encoder(encoder), out / "encoder.onnx")
     onnx.save(_decoder(mask_tokens), out / "decoder.onnx")
     files = tuple(
         ModelFile(
@@ -57,10 +62,10 @@ def build(
             size_bytes=(out / f"{part}.onnx").stat().st_size,
             layout="NCHW",
             signatures={"": signature},
-            input="normalized" if part == "encoder" else None,
+            input=kind if part == "encoder" else None,
         )
         for precision in ("fp32", "int8")
-        for part, signature in (("encoder", _ENCODER_TENSORS), ("decoder", _decoder_tensors(len(mask_tokens))))
+        for part, signature in (("encoder", encoder), ("decoder", _decoder_tensors(len(mask_tokens))))
     )
     # One path may appear once in a manifest: int8 gets copies.
     listed = []
@@ -72,11 +77,6 @@ def build(
     (out / "decoder.onnx").unlink()
     write_manifest(Manifest("disc", SIZE, GRID, MEAN, STD, mask_tokens, tuple(listed), thresholds, **fields), out)
     return out
-
-
-_ENCODER_TENSORS = Signature(
-    {"image": TensorSpec((1, 3, SIZE, SIZE))}, {"image_embeddings": TensorSpec((1, _CHANNELS, GRID, GRID))}
-)
 
 
 def _decoder_tensors(masks: int) -> Signature:
@@ -93,7 +93,8 @@ def _decoder_tensors(masks: int) -> Signature:
 
 
 def _values(tensors: dict[str, TensorSpec]) -> list[onnx.ValueInfoProto]:
-    return [helper.make_tensor_value_info(name, TensorProto.FLOAT, spec.shape) for name, spec in tensors.items()]
+    types = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
+    return [helper.make_tensor_value_info(name, types[spec.dtype], spec.shape) for name, spec in tensors.items()]
 
 
 def _model(nodes: list[onnx.NodeProto], signature: Signature, constants: dict[str, np.ndarray]) -> onnx.ModelProto:
@@ -109,13 +110,31 @@ def _model(nodes: list[onnx.NodeProto], signature: Signature, constants: dict[st
     return model
 
 
-def _encoder() -> onnx.ModelProto:
+def _encoder(signature: Signature) -> onnx.ModelProto:
+    node = helper.make_node
     nodes = [
-        helper.make_node("ReduceMean", ["image", "axes"], ["mean"], keepdims=1),
-        helper.make_node("Expand", ["mean", "shape"], ["image_embeddings"]),
+        node("ReduceMean", ["normalized", "axes"], ["mean_of_all"], keepdims=1),
+        node("Expand", ["mean_of_all", "shape"], ["image_embeddings"]),
     ]
-    shape = np.array([1, _CHANNELS, GRID, GRID], np.int64)
-    return _model(nodes, _ENCODER_TENSORS, {"axes": np.array([1, 2, 3], np.int64), "shape": shape})
+    constants = {
+        "axes": np.array([1, 2, 3], np.int64),
+        "shape": np.array([1, _CHANNELS, GRID, GRID], np.int64),
+    }
+    if signature.inputs["image"].shape[1] == 3:
+        return _model([node("Identity", ["image"], ["normalized"]), *nodes], signature, constants)
+    constants |= {
+        "parts": np.array([3, 1], np.int64),
+        "mean": np.array(MEAN, np.float32).reshape(1, 3, 1, 1),
+        "std": np.array(STD, np.float32).reshape(1, 3, 1, 1),
+    }
+    own = [
+        node("Cast", ["image"], ["numbers"], to=TensorProto.FLOAT),
+        node("Split", ["numbers", "parts"], ["rgb", "inside"], axis=1),
+        node("Mul", ["inside", "mean"], ["mean_inside"]),
+        node("Sub", ["rgb", "mean_inside"], ["centred"]),
+        node("Div", ["centred", "std"], ["normalized"]),
+    ]
+    return _model([*own, *nodes], signature, constants)
 
 
 def _decoder(mask_tokens: tuple[int, ...]) -> onnx.ModelProto:
