@@ -104,7 +104,7 @@ def test_records_that_are_none_are_refused(tmp_path):
 
 def test_everything_finds_the_drawn_things(drawn, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    options = ["--task", "everything", "--points-per-side", 4, "--limit", 1, "--out", out]
+    options = ["--task", "everything", "--points-per-side", 8, "--limit", 1, "--out", out]
     assert evaluate(monkeypatch, "--data", drawn, *options) == 0
     summary = json.loads((out / "summary.json").read_text())
     assert summary["masks_per_image"] >= 1
