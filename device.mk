@@ -10,7 +10,7 @@ PORT ?= 8000
 MODEL_OPTION = $(if $(DEVICE_MODEL),--model $(DEVICE_MODEL))
 BUNDLE_OPTIONS = --out $(DIST) --precision $(PRECISION) $(MODEL_OPTION) $(if $(WITH_WHEELS),--with-wheels)
 
-.PHONY: wheel bundle-rpi bundle-android bundle-web push-rpi push-android test-arm arm-cost arm-cost-check web web-single
+.PHONY: wheel bundle-rpi bundle-android bundle-web push-rpi push-android test-arm arm-half arm-cost arm-cost-check web web-single
 
 wheel: setup ## The wheel with nano's INT8 files inside: segments at once (MODEL=none: without, MODEL=DIR: another)
 	@test -n "$(MODEL)" || test -e $(OUT)/nano-448/manifest.json || $(MAKE) export-int8
@@ -33,6 +33,9 @@ push-android: bundle-android ## Copy to an Android device by adb
 
 test-arm: setup ## The whole emulated ARM matrix: Debian 12 and 13, Raspberry Pi 4 and 5 (about 20 minutes)
 	ARM_MATRIX=docs/raspberry-pi.md $(PY) -m pytest tests/device
+
+arm-half: setup ## Masks of the fp16 and INT8 TFLite files on an emulated Cortex-A76, against fp32 (ARGS="--count 3")
+	$(PY) -m tinysam.device.arm.half $(MODEL_OPTION) $(ARGS)
 
 arm-cost: setup ## Instructions per inference on a Raspberry Pi 4 and 5 (ARGS="--ops --cpu cortex-a76")
 	$(PY) -m tinysam.device.cost.cli --out docs/arm-cost.json --page docs/arm-cost.md $(MODEL_OPTION) $(ARGS)

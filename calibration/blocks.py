@@ -13,6 +13,8 @@ SAVED_PER_MAC = 0.23
 LiteRT's encoder of nano at 448: 1,230 - 518 million instructions less, of which GELU 99, over the 2,652 million
 multiply-accumulates of its convolutions and linear layers (`docs/arm-cost.md`).
 """
+IMAGE = "image"
+"""The encoder's input."""
 WORTH = 0.1
 """Millions of instructions below which a block stays float whatever it does to the masks.
 
@@ -28,11 +30,13 @@ class Block:
     name: str
     nodes: tuple[str, ...]
     """ONNX names of its linear layers."""
+    reads_image: bool
+    """Whether it takes the photograph, whose whole numbers stay exact: always float."""
     saved: float
     """Millions of instructions per run that it saves on a Cortex-A76 as integers."""
 
     @property
-    def worthless(self) -> bool:
+    def negligible(self) -> bool:
         """Whether it saves next to nothing, see `WORTH`."""
         return self.saved < WORTH
 
@@ -65,7 +69,12 @@ def blocks_of(graph: Graph, seen: Mapping[str, Observation], patterns: tuple[str
     for node in graph.linear_nodes():
         members.setdefault(block_name(node.parameter, patterns), []).append(node)
     return [
-        Block(name, tuple(node.name for node in nodes), SAVED_PER_MAC * sum(macs(n, seen) for n in nodes) / 1e6)
+        Block(
+            name,
+            tuple(node.name for node in nodes),
+            any(node.source == IMAGE for node in nodes),
+            SAVED_PER_MAC * sum(macs(n, seen) for n in nodes) / 1e6,
+        )
         for name, nodes in members.items()
     ]
 

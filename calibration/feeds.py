@@ -6,6 +6,8 @@ prompted with points, then with the boxes of the masks those points gave, then w
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +16,8 @@ from tinysam.calibration.arrays import Floats, floats
 from tinysam.calibration.images import CalibrationImage
 from tinysam.runtime.geometry import LOW_RES_STRIDE, Frame
 from tinysam.runtime.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PADDING, POSITIVE
-from tinysam.runtime.manifest import Manifest
-from tinysam.runtime.preprocess import normalize, resize, to_pil
+from tinysam.runtime.manifest import Manifest, ModelFile
+from tinysam.runtime.preprocess import encoder_input, normalize, resize, to_pil
 from tinysam.runtime.prompts import filled_boxes
 
 JITTER = 0.05
@@ -31,17 +33,32 @@ class ImageFeed:
     """A photograph as the encoder takes it."""
 
     name: str
-    image: Floats
-    """(1, 3, S, S) normalized, zero-padded."""
-    size: tuple[int, int]
-    """(height, width) of the photograph inside the square."""
+    pixels: npt.NDArray[np.uint8]
+    """(h, w, 3) RGB, resized to the model's input."""
+    manifest: Manifest
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the photograph inside the square."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    @cached_property
+    def image(self) -> Floats:
+        """(1, 3, S, S) normalized, zero-padded."""
+        return normalize(self.pixels, self.manifest)
+
+    def input_of(self, file: ModelFile) -> npt.NDArray[Any]:
+        """What an encoder file takes, made exactly as the runtime makes it."""
+        (signature,) = file.signatures.values()
+        dtype = signature.inputs["image"].dtype
+        return encoder_input(self.pixels, self.manifest, file.input or "normalized", file.layout, dtype)
 
 
 def image_feed(image: CalibrationImage, manifest: Manifest) -> ImageFeed:
-    """Preprocesses one picture exactly as the runtime does."""
+    """Resizes one picture exactly as the runtime does."""
     picture = to_pil(image.pixels)
     frame = Frame((picture.height, picture.width), manifest.image_size)
-    return ImageFeed(image.name, normalize(resize(picture, frame), manifest), frame.input_size)
+    return ImageFeed(image.name, resize(picture, frame), manifest)
 
 
 def image_feeds(images: Sequence[CalibrationImage], manifest: Manifest) -> Iterator[ImageFeed]:

@@ -181,6 +181,24 @@ def bundled_images(count: int, long_side: int) -> ImageSet:
     return ImageSet("scikit-image", tuple(images[:count]))
 
 
+def judged_images(images: ImageSet, count: int) -> list[CalibrationImage]:
+    """Views on which INT8 is judged: other crops of the chosen pictures than those that ranges were found on.
+
+    The corners of every picture in turn, three fifths of its sides, every other one mirrored.
+    """
+    made = []
+    for corner in range(4):
+        for image in images.images:
+            height, width, _ = image.pixels.shape
+            rows = slice(None, -(-height * 3 // 5)) if corner in (0, 3) else slice(height * 2 // 5, None)
+            cols = slice(None, -(-width * 3 // 5)) if corner in (0, 2) else slice(width * 2 // 5, None)
+            crop = image.pixels[rows, cols]
+            pixels = np.ascontiguousarray(crop[:, ::-1]) if corner % 2 else crop
+            if int(np.ptp(pixels, axis=(0, 1)).max()) >= FLATTEST:
+                made.append(CalibrationImage(f"{image.name}-judged-{corner}", pixels))
+    return made[:count]
+
+
 def load_image_set(source: Path | None, count: int = 32, seed: int = 0, long_side: int = 1024) -> ImageSet:
     """The user's images, or the bundled ones if `source` is None."""
     if source is None:

@@ -1,4 +1,4 @@
-"""What quantization does to masks, which is the only thing that decisions here go by.
+"""What quantization does to masks, the only criterion for keep-in-float.
 
 Every photograph's objects are the float model's own masks of clicks, those that it believes in most. Asked again with
 weaker prompts, a jittered box and another click inside, the float model finds them more or less well. The drop is how
@@ -8,6 +8,7 @@ where there are any: `python -m tinysam.evaluation.agreement`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,8 @@ from tinysam.calibration.arrays import Floats, floats
 from tinysam.calibration.feeds import Feed, box_prompts, jittered_boxes, point_prompts, prompt_feed
 from tinysam.runtime.mask_choice import is_ambiguous
 
-Encode = Callable[[Floats], Floats]
-"""(1, 3, S, S) image -> embedding, in whatever layout the decoder takes."""
+Encode = Callable[[Any], Floats]
+"""Photograph (whatever the model takes for one) -> embedding, in the layout that its decoder takes."""
 Decode = Callable[[Floats, Feed], tuple[Floats, Floats]]
 """Embedding and prompt feed -> low-res masks (P, masks, h, w) and predicted IoU (P, masks)."""
 
@@ -27,7 +28,7 @@ Choose = Callable[[Floats, npt.NDArray[np.bool_], Floats], npt.NDArray[np.intp]]
 """Predicted IoU (P, masks), (P,) whether a prompt is ambiguous, masks (P, masks, h, w) -> the mask a user gets (P,):
 `tinysam.runtime.mask_choice.choose_mask` with a model's rule and tokens."""
 
-OBJECTS = 8
+OBJECTS = 12
 """Objects of every photograph: the masks with the highest predicted IoU."""
 
 
@@ -41,13 +42,19 @@ class Judgement:
     """Mean IoU with the float model's masks."""
     same: float
     """Share of prompts for which the same mask is chosen."""
+    drop_error: float = 0.0
+    """The drop is this uncertain: half of its 95 % confidence interval, from the spread between photographs."""
+    agreement_error: float = 0.0
+    """Likewise of the agreement."""
+    prompts: int = 0
+    """How many prompts were asked."""
 
 
 @dataclass(frozen=True)
 class Question:
     """One photograph with weak prompts, the objects they mean, and the float model's answers."""
 
-    image: Floats
+    image: Any
     embedding: Floats
     """Of the float model."""
     prompts: tuple[Feed, ...]
@@ -84,7 +91,7 @@ def chosen_masks(
 
 
 def question(
-    image: Floats, size: tuple[int, int], encode: Encode, decode: Decode, seed: list[int], choose: Choose
+    image: Any, size: tuple[int, int], encode: Encode, decode: Decode, seed: list[int], choose: Choose
 ) -> Question:
     """Finds the objects of a photograph with the float model and asks for them again."""
     rng = np.random.default_rng(seed)
@@ -117,7 +124,7 @@ class Judge:
     """Questions about some photographs, asked of one model after the other.
 
     Args:
-        photographs: (1, 3, S, S) images and their (height, width) inside the square.
+        photographs: what the models take for a photograph, and its (height, width) inside the square.
         encode: of the float model, channels first.
         decode: of the float model.
         seed: of the prompts.
@@ -126,7 +133,7 @@ class Judge:
 
     def __init__(
         self,
-        photographs: Sequence[tuple[Floats, tuple[int, int]]],
+        photographs: Sequence[tuple[Any, tuple[int, int]]],
         encode: Encode,
         decode: Decode,
         seed: int,
@@ -139,13 +146,35 @@ class Judge:
 
     def judge(self, encode: Encode | None, decode: Decode) -> Judgement:
         """Asks another model; without `encode` its decoder gets the float model's embeddings."""
-        drops, agreements, same = [], [], []
+        rows: list[tuple[Floats, Floats, Floats]] = []
         for q in self.questions:
             embedding = q.embedding if encode is None else encode(q.image)
+            drops, agreements, same = [], [], []
             for feed, expected, chosen in zip(q.prompts, q.masks, q.chosen, strict=True):
                 found, same_as, _ = chosen_masks(decode, embedding, feed, self.choose)
                 drops.append(mask_iou(expected, q.objects) - mask_iou(found, q.objects))
                 agreements.append(mask_iou(found, expected))
                 same.append(same_as == chosen)
-        drop, agreement, alike = (float(np.concatenate(values).mean()) for values in (drops, agreements, same))
-        return Judgement(100 * drop, agreement, alike)
+            rows.append((np.concatenate(drops), np.concatenate(agreements), floats(np.concatenate(same))))
+        drop, agreement, alike = (np.concatenate(column) for column in zip(*rows, strict=True))
+        drop_error, agreement_error = (half_interval([row[i] for row in rows]) for i in (0, 1))
+        return Judgement(
+            100 * float(drop.mean()),
+            float(agreement.mean()),
+            float(alike.mean()),
+            100 * drop_error,
+            agreement_error,
+            len(drop),
+        )
+
+
+def half_interval(photographs: Sequence[Floats]) -> float:
+    """Half of the 95 % confidence interval of a mean over prompts; prompts of one photograph depend on each other.
+
+    Args:
+        photographs: values of the prompts of each photograph.
+    """
+    if len(photographs) < 2:
+        return float("inf")
+    means = np.array([values.mean() for values in photographs])
+    return float(1.96 * means.std(ddof=1) / np.sqrt(len(means)))

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -23,9 +22,10 @@ class LayerError:
     """Power of the float output over the power of its difference to the INT8 graph's, in decibels."""
 
 
-def with_outputs(path: Path, tensors: list[str]) -> ort.InferenceSession:
+def with_outputs(source: onnx.ModelProto, tensors: list[str]) -> ort.InferenceSession:
     """A session that returns these tensors of a graph."""
-    model = onnx.load(path)
+    model = onnx.ModelProto()
+    model.CopyFrom(source)
     del model.graph.output[:]
     model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors)
     options = ort.SessionOptions()
@@ -33,15 +33,17 @@ def with_outputs(path: Path, tensors: list[str]) -> ort.InferenceSession:
     return ort.InferenceSession(model.SerializeToString(), options)
 
 
-def layer_errors(source: Path, quantized: Path, feeds: Iterable[dict[str, Floats]]) -> list[LayerError]:
+def layer_errors(
+    source: onnx.ModelProto, quantized: onnx.ModelProto, feeds: Iterable[dict[str, Floats]]
+) -> list[LayerError]:
     """Compares the outputs of all convolutions and linear layers, in order of execution, summed over the feeds.
 
     Args:
-        source: float ONNX file.
-        quantized: INT8 ONNX file made from it; its tensors have the same names.
+        source: float graph.
+        quantized: INT8 graph made from it; its tensors have the same names.
         feeds: inputs by name.
     """
-    graph = Graph(onnx.load(source))
+    graph = Graph(source)
     nodes = graph.linear_nodes()
     tensors = [node.output for node in nodes]
     exact, rounded = with_outputs(source, tensors), with_outputs(quantized, tensors)

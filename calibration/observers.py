@@ -4,7 +4,7 @@ Extremes are exact; the distribution is a regular sample of each tensor, taken i
 hundreds of megabytes never leave the engine.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,9 @@ from tinysam.calibration.arrays import Floats
 from tinysam.calibration.errors import CalibrationError
 
 SAMPLES_PER_IMAGE = 4096
+
+Extremes = tuple[Floats, Floats]
+"""(C,) smallest and largest value of every channel of a tensor."""
 
 
 @dataclass
@@ -85,9 +88,7 @@ def observe(model: onnx.ModelProto, tensors: list[str], feeds: Iterable[dict[str
     Raises:
         CalibrationError: a tensor has values that are not finite.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(observed_model(model, tensors).SerializeToString(), options)
+    session = quiet_session(observed_model(model, tensors))
     seen = {name: Observation() for name in tensors}
     for feed in feeds:
         outputs = session.run(None, feed)
@@ -101,3 +102,72 @@ def observe(model: onnx.ModelProto, tensors: list[str], feeds: Iterable[dict[str
     if any(not observation.samples for observation in seen.values()):
         raise CalibrationError("no calibration images: nothing was observed")
     return seen
+
+
+def quiet_session(model: onnx.ModelProto) -> ort.InferenceSession:
+    """A session that does not warn."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    return ort.InferenceSession(model.SerializeToString(), options)
+
+
+def extremes_model(model: onnx.ModelProto, tensors: Mapping[str, int | None]) -> onnx.ModelProto:
+    """The graph with smallest and largest value of each tensor as its outputs, or of its channels along an axis."""
+    observed = onnx.ModelProto()
+    observed.CopyFrom(model)
+    graph = observed.graph
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in (*inferred.value_info, *inferred.input)}
+    del graph.output[:]
+    for i, (name, axis) in enumerate(tensors.items()):
+        inputs = [name]
+        if axis is not None:
+            inputs.append(f"observe.{i}.axes")
+            others = np.delete(np.arange(ranks[name]), axis)
+            graph.initializer.append(numpy_helper.from_array(others, inputs[1]))
+        for kind in ("ReduceMin", "ReduceMax"):
+            graph.node.append(helper.make_node(kind, inputs, [f"observe.{i}.{kind}"], keepdims=0))
+            graph.output.append(helper.make_tensor_value_info(f"observe.{i}.{kind}", TensorProto.FLOAT, None))
+    return observed
+
+
+def observe_channels(
+    model: onnx.ModelProto, tensors: Mapping[str, int], feeds: Iterable[dict[str, Floats]]
+) -> dict[str, Extremes]:
+    """Runs the graph on every feed; smallest and largest value of every channel of each tensor along its axis.
+
+    Raises:
+        CalibrationError: a tensor has values that are not finite, or there are no feeds.
+    """
+    return run_extremes(extremes_model(model, tensors), list(tensors), feeds)
+
+
+def observe_extremes(
+    model: onnx.ModelProto, tensors: list[str], feeds: Iterable[dict[str, Floats]]
+) -> dict[str, tuple[float, float]]:
+    """Runs the graph on every feed; smallest and largest value of each tensor. Raises as `observe_channels`."""
+    found = run_extremes(extremes_model(model, dict.fromkeys(tensors)), tensors, feeds)
+    return {name: (float(low), float(high)) for name, (low, high) in found.items()}
+
+
+def run_extremes(
+    observed: onnx.ModelProto, tensors: list[str], feeds: Iterable[dict[str, Floats]]
+) -> dict[str, Extremes]:
+    """Smallest and largest of what the graph of `extremes_model` gives for the feeds."""
+    session = quiet_session(observed)
+    lows: list[list[Floats]] = [[] for _ in tensors]
+    highs: list[list[Floats]] = [[] for _ in tensors]
+    for feed in feeds:
+        outputs = session.run(None, feed)
+        for i in range(len(tensors)):
+            lows[i].append(outputs[2 * i])
+            highs[i].append(outputs[2 * i + 1])
+    if tensors and not lows[0]:
+        raise CalibrationError("no calibration images: nothing was observed")
+    found = {
+        name: (np.min(low, axis=0), np.max(high, axis=0)) for name, low, high in zip(tensors, lows, highs, strict=True)
+    }
+    for name, extremes in found.items():
+        if not np.isfinite(extremes).all():
+            raise CalibrationError(f"activation {name} is not finite: check checkpoint and calibration images")
+    return found

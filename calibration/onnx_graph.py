@@ -7,6 +7,8 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from tinysam.calibration.operations import EITHER, Engine
+
 MOVES = ("Reshape", "Transpose")
 """Operations that move values without changing them."""
 
@@ -82,20 +84,39 @@ class Graph:
             if self.is_linear(node)
         ]
 
-    def integer_nodes(self, keep_float: frozenset[str], attention: bool = False) -> list[onnx.NodeProto]:
-        """Nodes that can become integer: Conv, Gemm, the GELU behind them, additions that go into a GELU.
+    def is_isolated(self, node: onnx.NodeProto) -> bool:
+        """Whether a node is a depthwise convolution of the residual stream: float before and behind it."""
+        depthwise = node.op_type == "Conv" and any(a.name == "group" and a.i > 1 for a in node.attribute)
+        maker = self.makers.get(self.origin(node.input[0]))
+        integer = ("Conv", "Gemm", "Gelu")
+        readers = self.final_readers(node.output[0])
+        before = maker is not None and maker.op_type in integer
+        return depthwise and not before and not any(reader.op_type in integer for reader in readers)
 
-        With `attention` also the matrix products between queries, keys, attention weights and values.
+    def integer_nodes(
+        self, keep_float: frozenset[str], engine: Engine = EITHER, attention: bool = False
+    ) -> list[onnx.NodeProto]:
+        """Nodes that become integer by the rules of `tinysam.calibration.operations`, in order of execution.
+
+        Args:
+            keep_float: names of nodes that stay float in any case.
+            engine: whose rules.
+            attention: whether matrix products between queries, keys, attention weights and values may be among them.
         """
         chosen: list[onnx.NodeProto] = []
         leaving: set[str] = set()  # outputs of chosen nodes, which an integer GELU can read
         for node in self.nodes:
             if node.name in keep_float or node.output[0] in self.outputs:
                 continue
-            gelu = node.op_type == "Gelu" and node.input[0] in leaving
+            gelu = (
+                node.op_type == "Gelu"
+                and node.input[0] in leaving
+                and self.makers[node.input[0]].op_type in engine.gelu_behind
+            )
             residual = node.op_type == "Add" and self.feeds_only(node.output[0], "Gelu") and set(node.input) <= leaving
-            products = attention and self.is_attention(node, leaving)
-            if self.is_linear(node) or gelu or residual or products:
+            products = attention and engine.attention and self.is_attention(node, leaving)
+            linear = self.is_linear(node) and not self.is_isolated(node)
+            if linear or gelu or residual or products:
                 chosen.append(node)
                 if not products:
                     leaving.add(node.output[0])

@@ -1,7 +1,6 @@
 """Float ONNX graph and ranges to a static INT8 ONNX graph."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import onnx
@@ -9,6 +8,7 @@ import onnx
 from tinysam.calibration.onnx_gelu import best_slope
 from tinysam.calibration.onnx_graph import Graph
 from tinysam.calibration.onnx_qdq import Plan, QdqWriter
+from tinysam.calibration.operations import ONNX
 from tinysam.calibration.qparams import activation_qparams
 from tinysam.calibration.tensor_ranges import TensorRanges
 
@@ -30,20 +30,20 @@ class OnnxScheme:
         return self.target == "arm"
 
 
-def quantize_onnx(source: Path, destination: Path, found: TensorRanges, scheme: OnnxScheme) -> dict[str, Any]:
-    """Writes the INT8 version of a float ONNX file; what the manifest says of it.
+def quantize_onnx(
+    model: onnx.ModelProto, found: TensorRanges, scheme: OnnxScheme
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The INT8 version of a float ONNX graph, and what the manifest says of it.
 
     Args:
-        source: float file of `tinysam.export`.
-        destination: file to write.
-        found: ranges of the file's activations.
+        model: float graph of `tinysam.export`.
+        found: ranges of its activations.
         scheme: target, and what stays float.
 
     Raises:
         CalibrationError: a tensor has no range.
     """
-    model = onnx.load(source)
-    nodes = Graph(model).integer_nodes(scheme.keep_float, scheme.attention)
+    nodes = Graph(model).integer_nodes(scheme.keep_float, ONNX, scheme.attention)
     slopes = {n.name: best_slope(found.observations[n.input[0]].values) for n in nodes if n.op_type == "Gelu"}
     plan = Plan(
         signed=scheme.signed,
@@ -51,12 +51,12 @@ def quantize_onnx(source: Path, destination: Path, found: TensorRanges, scheme: 
         activations={name: activation_qparams(span, scheme.signed) for name, span in found.ranges.items()},
         gelu_slopes=slopes,
     )
-    onnx.save(QdqWriter(model, plan).write(), destination)
     kind = "int8" if scheme.signed else "uint8"
-    return {
+    facts = {
         "scheme": f"static QDQ, int8 weights per channel, {kind} activations",
         "target": scheme.target,
         "ranges": found.method,
         "integer_operations": sorted({node.op_type for node in nodes}),
         "float_nodes": sorted(scheme.keep_float),
     }
+    return QdqWriter(model, plan).write(), facts

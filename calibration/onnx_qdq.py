@@ -189,14 +189,14 @@ class QdqWriter:
         for i, tensor in enumerate(node.input):
             if tensor in self.leaving:
                 inputs[i] = self.dequantized(tensor, f"{node.name}.{i}")
-            elif tensor in self.constants and self.is_large(self.constants[tensor]):
+            elif not self.lookup.is_linear(node) and self.is_large(self.constants.get(tensor)):
                 inputs[i] = self.weight(tensor, self.constants[tensor].ndim - 3)[0]
         self.emit(node, inputs)
 
     @staticmethod
-    def is_large(array: npt.NDArray[np.generic]) -> bool:
-        """Whether a constant of a float node is worth storing as integers: attention biases, weights per head."""
-        return array.dtype == np.float32 and array.ndim >= 3 and array.nbytes >= LARGE_BYTES
+    def is_large(array: npt.NDArray[np.generic] | None) -> bool:
+        """Whether this is a constant worth storing as integers: attention biases, weights per head."""
+        return array is not None and array.dtype == np.float32 and array.ndim >= 3 and array.nbytes >= LARGE_BYTES
 
     def write(self) -> onnx.ModelProto:
         """The rewritten model."""

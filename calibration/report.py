@@ -24,6 +24,7 @@ STYLE = (
     "@media(prefers-color-scheme:dark){body{background:#0d1117;color:#e6edf3}td,th{border-color:#30363d}}"
 )
 FULL_BAR_DB = 60.0
+WHEN = ("before", "after")
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,12 @@ def decision_parts(decisions: dict[str, Any]) -> list[str]:
     if not decisions:
         return []
     whole = [
-        [engine, f"{j['drop']:.2f}", f"{j['agreement']:.3f}", f"{100 * j['same']:.1f} %"]
+        [
+            engine,
+            f"{j['drop']:.2f} +-{j['drop_error']:.2f}",
+            f"{j['agreement']:.3f} +-{j['agreement_error']:.3f}",
+            f"{100 * j['same']:.1f} %",
+        ]
         for engine, j in decisions["judgements"].items()
     ]
     blocks = [
@@ -139,11 +145,23 @@ def decision_parts(decisions: dict[str, Any]) -> list[str]:
         "than float.</p>",
         "<h2>Accuracy against the float model</h2>",
         f"<p>Ranges: {html.escape(str(decisions['ranges']))}. Objects are the float model's own masks of clicks, asked "
-        "for again with a jittered box and another click.</p>",
+        "for again with a jittered box and another click; intervals of 95 % over photographs.</p>",
         table(["engine", *judged], whole),
+        *equalization_parts(decisions.get("equalization", {})),
         "<h2>Every block alone as INT8 (ONNX)</h2>",
         table(["part", "block", *judged, "instructions saved on a Cortex-A76"], blocks),
     ]
+
+
+def equalization_parts(equalized: dict[str, Any]) -> list[str]:
+    """Ranges of the channels of every pair before and after equalization."""
+    rows = [
+        [row["pair"], str(row["channels"])] + [" ".join(f"{x:g}" for x in row[f"ranges_{when}"]) for when in WHEN]
+        for rows in equalized.values()
+        for row in rows
+    ]
+    header = ["makes -> reads", "channels", *(f"{when}: least, median, largest range" for when in WHEN)]
+    return ["<h2>Equalized channels</h2>", table(header, rows)] if rows else []
 
 
 def to_html(report: Report) -> str:

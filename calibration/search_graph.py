@@ -27,7 +27,7 @@ class Found:
     """Weight -> largest value of each output channel that can be represented."""
 
 
-class Notebook:
+class SearchCache:
     """Results by name in a json file, replaced at once, so that an interrupted search continues."""
 
     def __init__(self, path: Path) -> None:
@@ -102,22 +102,22 @@ class GraphSearch:
             return Found(span.low, span.high, {})
         return None
 
-    def run(self, notebook: Notebook) -> Iterator[str]:
-        """Searches everything that the notebook does not hold; yields each activation when it is done."""
+    def run(self, cache: SearchCache) -> Iterator[str]:
+        """Searches everything that the cache does not hold; yields each activation when it is done."""
         for name in self.start.ranges:
             key = f"{self.part}/{name}"
-            if notebook.get(key) is None:
+            if cache.get(key) is None:
                 found = self.tensor(name)
                 if found is not None:
-                    notebook.put(key, found)
+                    cache.put(key, found)
             yield name
 
-    def result(self, notebook: Notebook) -> TensorRanges:
+    def result(self, cache: SearchCache) -> TensorRanges:
         """The start's ranges with everything that was found in their place."""
         ranges = dict(self.start.ranges)
         limits: dict[str, Floats] = {}
         for name in ranges:
-            found = notebook.get(f"{self.part}/{name}")
+            found = cache.get(f"{self.part}/{name}")
             if found is not None:
                 ranges[name] = Range(found.low, found.high)
                 limits |= {weight: floats(values) for weight, values in found.limits.items()}

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import onnx
 
@@ -15,7 +14,7 @@ from tinysam.calibration.ranges import find_ranges
 
 @dataclass(frozen=True)
 class TensorRanges:
-    """What is known of the activations of one ONNX file."""
+    """What is known of the activations of one ONNX graph."""
 
     method: str
     """How ranges were found, one of `tinysam.calibration.ranges.METHODS`."""
@@ -25,14 +24,14 @@ class TensorRanges:
     """Weight -> (N,) largest value of each output channel that is represented; others keep their maximum."""
 
 
-def calibrate(source: Path, feeds: Iterable[dict[str, Floats]], method: str) -> TensorRanges:
-    """Observes a float ONNX file on real inputs and finds the range of every activation that may become integer.
+def calibrate(model: onnx.ModelProto, feeds: Iterable[dict[str, Floats]], method: str) -> TensorRanges:
+    """Observes a float graph on real inputs and finds the range of every activation that may become integer.
 
     Raises:
         CalibrationError: no feeds, or values that are not finite.
     """
-    model = onnx.load(source)
     graph = Graph(model)
     tensors = graph.activations(graph.integer_nodes(frozenset()))
+    into_gelu = frozenset(name for name in tensors if graph.feeds_only(name, "Gelu"))
     observations = observe(model, tensors, feeds)
-    return TensorRanges(method, observations, find_ranges(observations, method))
+    return TensorRanges(method, observations, find_ranges(observations, method, into_gelu))

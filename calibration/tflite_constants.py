@@ -1,10 +1,12 @@
-"""Large float constants of a TFLite file, stored as int8.
+"""Float constants of a TFLite file, stored in a smaller type.
 
 The quantizer leaves constants of float operations alone: attention biases are a quarter of a small encoder. Each
-becomes an int8 tensor and a DEQUANTIZE operation in front; LiteRT runs that once, when it allocates, because its input
-is constant.
+becomes a smaller tensor and a DEQUANTIZE operation in front; LiteRT runs that once, when it allocates, because its
+input is constant.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import flatbuffers
@@ -12,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
+from tinysam.calibration.arrays import Floats
 from tinysam.calibration.qparams import quantize_weight, weight_scales
-from tinysam.calibration.tflite_graph import float_data
+from tinysam.calibration.tflite_graph import KINDS, LINEAR, float_data
 
 LARGE_BYTES = 16384
 """Constants from this size on are worth an operation."""
@@ -31,37 +34,64 @@ def dequantize_code(model: Any) -> int:
     return len(model.operatorCodes) - 1
 
 
+@dataclass(frozen=True)
+class Stored:
+    """Values of a constant in a smaller type."""
+
+    content: npt.NDArray[np.generic]
+    type: int
+    """Of `schema.TensorType`."""
+    scale: float | None = None
+
+
+def as_int8(values: Floats) -> Stored:
+    """One scale for the whole constant."""
+    flat = values.reshape(1, -1)
+    scales = weight_scales(flat, 0)
+    return Stored(quantize_weight(flat, scales, 0), schema.TensorType.INT8, float(scales[0]))
+
+
+def as_half(values: Floats) -> Stored:
+    """Rounded to fp16."""
+    return Stored(values.astype(np.float16), schema.TensorType.FLOAT16)
+
+
 class ConstantPacker:
-    """Rewrites one model; equal buffers stay shared between signatures."""
+    """Rewrites one model in place; equal buffers stay shared between signatures.
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    Args:
+        model: flatbuffer object.
+        smaller: gives the values of a constant in a smaller type.
+    """
+
+    def __init__(self, model: Any, smaller: Callable[[Floats], Stored]) -> None:
+        self.model, self.smaller = model, smaller
         self.code = dequantize_code(model)
-        self.packed: dict[int, tuple[int, float]] = {}
+        self.packed: dict[int, tuple[int, Stored]] = {}
 
-    def pack_buffer(self, tensor: Any) -> tuple[int, float]:
-        """Index of the int8 version of a tensor's buffer, and its scale."""
+    def pack_buffer(self, tensor: Any) -> tuple[int, Stored]:
+        """Index of the smaller version of a tensor's buffer, and what is in it."""
         if tensor.buffer not in self.packed:
             values = float_data(self.model, tensor)
             assert values is not None
-            flat = values.reshape(1, -1)
-            scales = weight_scales(flat, 0)
+            stored = self.smaller(values)
             buffer = schema.BufferT()
-            buffer.data = quantize_weight(flat, scales, 0).view(np.uint8).ravel()
+            buffer.data = np.frombuffer(np.ascontiguousarray(stored.content).tobytes(), np.uint8)
             self.model.buffers.append(buffer)
-            self.packed[tensor.buffer] = len(self.model.buffers) - 1, float(scales[0])
+            self.packed[tensor.buffer] = len(self.model.buffers) - 1, stored
         return self.packed[tensor.buffer]
 
     def pack_tensor(self, subgraph: Any, index: int) -> Any:
         """Turns a constant into the output of a new operation, which is returned."""
         tensor = subgraph.tensors[index]
-        buffer, scale = self.pack_buffer(tensor)
-        stored = schema.TensorT()
-        stored.name, stored.shape, stored.buffer = tensor.name + b";int8", tensor.shape, buffer
-        stored.type = schema.TensorType.INT8
-        stored.quantization = schema.QuantizationParametersT()
-        stored.quantization.scale, stored.quantization.zeroPoint = [scale], [0]
-        subgraph.tensors.append(stored)
+        buffer, stored = self.pack_buffer(tensor)
+        small = schema.TensorT()
+        small.name, small.shape, small.buffer = tensor.name + b";stored", tensor.shape, buffer
+        small.type = stored.type
+        if stored.scale is not None:
+            small.quantization = schema.QuantizationParametersT()
+            small.quantization.scale, small.quantization.zeroPoint = [stored.scale], [0]
+        subgraph.tensors.append(small)
         tensor.buffer = 0
         operation = schema.OperatorT()
         operation.opcodeIndex = self.code
@@ -71,17 +101,11 @@ class ConstantPacker:
         operation.builtinOptions = schema.DequantizeOptionsT()
         return operation
 
-    def pack(self) -> None:
-        """Packs every large constant of every signature."""
+    def pack(self, chosen: Callable[[Any], list[int]]) -> None:
+        """Packs the constants of every signature; `chosen` gives their indexes in a subgraph."""
         for subgraph in self.model.subgraphs:
-            large = [
-                i
-                for i, tensor in enumerate(subgraph.tensors)
-                if (values := float_data(self.model, tensor)) is not None
-                and values.ndim >= 3
-                and values.nbytes >= LARGE_BYTES
-            ]
-            subgraph.operators = [self.pack_tensor(subgraph, i) for i in large] + list(subgraph.operators)
+            operations = [self.pack_tensor(subgraph, i) for i in chosen(subgraph)]
+            subgraph.operators = operations + list(subgraph.operators)
         for old in self.packed:
             self.model.buffers[old].data = None
 
@@ -101,10 +125,27 @@ class SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]
         return self.written[key]
 
 
-def pack_constants(content: bytes) -> bytes:
-    """The same TFLite model with its large float constants stored as int8, and with equal vectors stored once."""
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    ConstantPacker(model).pack()
-    builder = SharingBuilder(len(content))
+def large_constants(model: Any, subgraph: Any) -> list[int]:
+    """Float constants that are worth an operation, besides weights: XNNPACK takes those from the file as they are."""
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    weights = {op.inputs[1] for op in subgraph.operators if KINDS.get(codes[op.opcodeIndex]) in LINEAR}
+    return [
+        i
+        for i, tensor in enumerate(subgraph.tensors)
+        if i not in weights
+        and (values := float_data(model, tensor)) is not None
+        and values.ndim >= 3
+        and values.nbytes >= LARGE_BYTES
+    ]
+
+
+def pack_constants(model: Any) -> None:
+    """Stores the large float constants of a TFLite flatbuffer object as int8, in place."""
+    ConstantPacker(model, as_int8).pack(lambda subgraph: large_constants(model, subgraph))
+
+
+def to_bytes(model: Any) -> bytes:
+    """A TFLite flatbuffer object as a file, with equal vectors stored once."""
+    builder = SharingBuilder(1 << 20)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())

@@ -5,7 +5,6 @@ the linear operations the match spreads to what lies between them.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,8 @@ from tinysam.calibration.onnx_graph import Graph, LinearNode
 LINEAR = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 BETWEEN = ("PAD", "TRANSPOSE", "GELU", "ADD")
 """Operations that are worth being integer when they lie between linear ones."""
+MOVES = ("PAD", "TRANSPOSE")
+"""Those of them that compute nothing."""
 KINDS = {getattr(schema.BuiltinOperator, kind): kind for kind in (*LINEAR, *BETWEEN)}
 
 
@@ -97,7 +98,7 @@ class SubgraphMatcher:
         if known is None:
             return None
         sources = [self.name(i) for i in operation.inputs[: 2 if kind == "ADD" else 1]]
-        if kind in ("PAD", "TRANSPOSE"):
+        if kind in MOVES:
             self.onnx_of.setdefault(sources[0], known)
         maker = self.graph.makers.get(known)
         if kind == "GELU" and maker is not None and maker.op_type == "Gelu":
@@ -122,7 +123,7 @@ class SubgraphMatcher:
         return [operation for operation in found if operation is not None]
 
 
-def integer_operations(path: Path, graph: Graph) -> list[TFLiteOperation]:
-    """Operations of all signatures that can become integer with ranges found on the ONNX file."""
-    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+def integer_operations(content: bytes, graph: Graph) -> list[TFLiteOperation]:
+    """Operations of all signatures that can become integer with ranges found on the ONNX graph."""
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
     return [op for subgraph in model.subgraphs for op in SubgraphMatcher(model, subgraph, graph).operations()]

@@ -8,15 +8,28 @@ versions run outside XNNPACK as scalar code, and a graph quantized throughout wa
 import logging
 import re
 import warnings
-from pathlib import Path
 from typing import Any
 
 from tinysam.calibration.arrays import floats
 from tinysam.calibration.errors import CalibrationError
 from tinysam.calibration.onnx_graph import Graph
+from tinysam.calibration.operations import TFLITE
 from tinysam.calibration.qparams import Range
 from tinysam.calibration.tensor_ranges import TensorRanges
-from tinysam.calibration.tflite_graph import TFLiteOperation, integer_operations
+from tinysam.calibration.tflite_graph import MOVES, TFLiteOperation, integer_operations
+
+
+def chosen_operations(source: bytes, graph: Graph, keep_float: frozenset[str]) -> list[TFLiteOperation]:
+    """Operations that become integer: those whose twins in the ONNX graph do, and what moves values between them."""
+    nodes = graph.integer_nodes(keep_float, TFLITE)
+    integer = {tensor for node in nodes for tensor in node.output}
+    known = set(graph.activations(nodes))
+    return [
+        operation
+        for operation in integer_operations(source, graph)
+        if (operation.activations[operation.output] in (known if operation.kind in MOVES else integer))
+        and operation.node not in keep_float
+    ]
 
 
 def recipe(operations: list[TFLiteOperation]) -> Any:
@@ -47,19 +60,14 @@ def statistics(operations: list[TFLiteOperation], ranges: dict[str, Range]) -> d
 
 
 def quantize_tflite(
-    source: Path,
-    destination: Path,
-    graph: Graph,
-    found: TensorRanges,
-    keep_float: frozenset[str] = frozenset(),
-) -> dict[str, Any]:
-    """Writes the INT8 version of a float TFLite file; what the manifest says of it.
+    source: bytes, graph: Graph, found: TensorRanges, keep_float: frozenset[str] = frozenset()
+) -> tuple[bytes, dict[str, Any]]:
+    """The INT8 version of a float TFLite file, and what the manifest says of it.
 
     Args:
         source: float file.
-        destination: file to write.
-        graph: the ONNX file from which `source` was made.
-        found: ranges of that ONNX file's activations.
+        graph: ONNX graph with the same parameters.
+        found: ranges of that graph's activations.
         keep_float: ONNX names of nodes that stay float.
 
     Raises:
@@ -67,29 +75,26 @@ def quantize_tflite(
     """
     from ai_edge_quantizer import quantizer
 
-    operations = [
-        operation
-        for operation in integer_operations(source, graph)
-        if operation.node not in keep_float and set(operation.activations.values()) <= set(found.ranges)
-    ]
+    operations = chosen_operations(source, graph, keep_float)
     if not operations:
-        raise CalibrationError(f"{source.name}: no operation matches the ONNX file; export both again")
+        raise CalibrationError("TFLite: no operation matches the ONNX graph; export both again")
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            result = quantizer.Quantizer(str(source), recipe(operations)).quantize(statistics(operations, found.ranges))
+            quantizing = quantizer.Quantizer(bytearray(source), recipe(operations))
+            result = quantizing.quantize(statistics(operations, found.ranges))
     except (ValueError, RuntimeError, KeyError) as error:
-        raise CalibrationError(f"{source.name}: ai-edge-quantizer refused the graph: {error}") from error
+        raise CalibrationError(f"TFLite: ai-edge-quantizer refused the graph: {error}") from error
     finally:
         logging.disable(previous)
     if result.quantized_model is None:
-        raise CalibrationError(f"{source.name}: ai-edge-quantizer returned no model")
-    destination.write_bytes(result.quantized_model)
-    return {
+        raise CalibrationError("TFLite: ai-edge-quantizer returned no model")
+    facts = {
         "scheme": "static, int8 weights per channel, int8 activations",
         "ranges": found.method,
         "integer_operations": sorted({operation.kind for operation in operations}),
         "float_nodes": sorted(keep_float),
     }
+    return bytes(result.quantized_model), facts

@@ -17,7 +17,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.feeds import image_feeds
 from tinysam.calibration.images import load_image_set
-from tinysam.export.int8_files import calibration_runs, float_model
+from tinysam.export.int8.files import calibration_runs, float_model
 from tinysam.export.tensors import model_file
 from tinysam.runtime.manifest import read_manifest, write_manifest
 from tinysam.runtime.run_command import run_command
@@ -50,7 +50,7 @@ def write_naive(source: Path, destination: Path, count: int, signed: bool) -> No
     images = load_image_set(None, count, long_side=manifest.image_size).images
     runs = calibration_runs(float_model(source), list(image_feeds(images, manifest)), manifest.image_size // 4, 0)
     feeds = {
-        "encoder": [{"image": run.image} for run in runs],
+        "encoder": [{"image": run.feed.image} for run in runs],
         "decoder": [{"image_embeddings": run.embedding, **prompt} for run in runs for prompt in run.prompts],
     }
     for part in PARTS:

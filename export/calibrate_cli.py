@@ -37,8 +37,8 @@ def run(arguments: argparse.Namespace) -> Path:
     from tinysam.calibration.feeds import image_feeds
     from tinysam.calibration.images import load_image_set
     from tinysam.export.errors import ExportError
-    from tinysam.export.int8_pipeline import Quantization, quantization_steps
-    from tinysam.export.pipeline import notebook_path
+    from tinysam.export.int8.pipeline import Quantization, quantization_steps
+    from tinysam.export.pipeline import cache_path
     from tinysam.export.progress import Progress
     from tinysam.export.publish import publish, workspace
     from tinysam.export.reference import reference_cases
@@ -63,7 +63,8 @@ def run(arguments: argparse.Namespace) -> Path:
             f"{source} was exported from {manifest.source.get('checkpoint')}, other weights than given: "
             "give that file with --checkpoint"
         )
-    arguments.precision, arguments.format = "fp32,int8", ",".join(engines)
+    half = any(file.precision == "fp16" for file in manifest.files)
+    arguments.precision, arguments.format = "fp32,fp16,int8" if half else "fp32,int8", ",".join(engines)
     settings = replace(settings_from(arguments, variant, manifest.image_size), out=source.parent)
     if settings.folder != source:
         raise ExportError(
@@ -72,7 +73,7 @@ def run(arguments: argparse.Namespace) -> Path:
     sam = load(variant, arguments.checkpoint, manifest.image_size)
     images = load_image_set(settings.calib, settings.calib_count, settings.seed, settings.image_size)
     key = fingerprint(settings, sha256, images.sha256)
-    notebook = notebook_path(settings, key)
+    cache = cache_path(settings, key)
     with workspace(source) as folder:
         for file in floats:
             shutil.copy(verify_file(source, file), folder)
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> Path:
         cases = reference_cases(sam, settings.mask_tokens, feeds)
         progress = Progress(quantization_steps(settings))
         job = Quantization(sam, settings, images, feeds, cases, floats, folder, progress)
-        files = job.run(notebook)
+        files = job.run(cache)
         if arguments.report:
             for path in folder.glob("report.*"):
                 shutil.copy(path, source)
@@ -88,7 +89,7 @@ def run(arguments: argparse.Namespace) -> Path:
             made = replace(manifest, files=(*floats, *files), source={**manifest.source, "fingerprint": key})
             write_manifest(made, folder)
             publish(folder, source)
-    notebook.unlink(missing_ok=True)
+    cache.unlink(missing_ok=True)
     return source / "report.html"
 
 

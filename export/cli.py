@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--size", type=int, help="side of the input: 1024 or a multiple of 224 (default: the variant's)"
     )
-    options.add_argument("--precision", default="fp32,int8", help="fp32, int8 or both (default: fp32,int8)")
+    options.add_argument("--precision", default="fp32,int8", help="fp32, fp16 (TFLite), int8 (default: fp32,int8)")
     options.add_argument("--format", default="onnx,tflite", help="onnx, tflite or both (default: onnx,tflite)")
     add_int8_options(options)
     options.add_argument(
@@ -55,8 +55,8 @@ def add_int8_options(options: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--least-mask-iou",
         type=float,
-        default=0.7,
-        help="mean IoU of INT8 and PyTorch masks below which nothing is published (default: 0.7)",
+        default=0.95,
+        help="mean IoU with the fp32 masks that INT8 has to keep in every engine (default: 0.95)",
     )
     options.add_argument(
         "--ranges",
@@ -65,10 +65,17 @@ def add_int8_options(options: argparse.ArgumentParser) -> None:
     )
     options.add_argument(
         "--max-drop",
-        type=float,
+        type=points,
+        default=0.5,
         metavar="POINTS",
-        help="points of mean IoU that INT8 may lose; blocks stay float until it does not lose more",
+        help="points of mean IoU that INT8 may lose; blocks stay float until it does not lose more, and nothing is "
+        "published if that does not help. none: publish in any case, with a warning (default: 0.5)",
     )
+
+
+def points(text: str) -> float | None:
+    """A number of points, or None for `none`."""
+    return None if text.lower() == "none" else float(text)
 
 
 def settings_from(arguments: argparse.Namespace, variant: "Variant", image_size: int) -> "ExportSettings":

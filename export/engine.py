@@ -22,6 +22,6 @@ def load_engine(folder: Path, file: ModelFile, threads: int | None = None) -> en
             name, signature = next(iter(file.signatures.items()))
             engine.run(
                 name,
-                {key: np.zeros([int(n) for n in spec.shape], np.float32) for key, spec in signature.inputs.items()},
+                {key: np.zeros([int(n) for n in spec.shape], spec.dtype) for key, spec in signature.inputs.items()},
             )
     return engine

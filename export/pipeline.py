@@ -10,7 +10,7 @@ from typing import Any
 from tinysam.calibration.feeds import image_feeds
 from tinysam.calibration.images import ImageSet, load_image_set
 from tinysam.export import float_files
-from tinysam.export.int8_pipeline import Quantization, quantization_steps
+from tinysam.export.int8.pipeline import Quantization, quantization_steps
 from tinysam.export.parity import check_file
 from tinysam.export.progress import Progress
 from tinysam.export.publish import publish, workspace
@@ -72,7 +72,7 @@ def write_float(
     return files
 
 
-def notebook_path(settings: ExportSettings, key: str) -> Path:
+def cache_path(settings: ExportSettings, key: str) -> Path:
     """Where the search keeps its results until they are published; they hold for one fingerprint."""
     return settings.out / f".{settings.folder.name}.search-{key[:16]}.json"
 
@@ -94,29 +94,29 @@ def export(settings: ExportSettings) -> bool:
     if up_to_date(settings.folder, key):
         return False
     source = {"checkpoint": checkpoint.name, "sha256": checkpoint_sha256, "fingerprint": key}
-    notebook = notebook_path(settings, key)
+    cache = cache_path(settings, key)
     with workspace(settings.folder) as folder:
-        manifest = write_files(sam, settings, images, empty_manifest(settings, source), folder, notebook)
+        manifest = write_files(sam, settings, images, empty_manifest(settings, source), folder, cache)
         write_manifest(manifest, folder)
         publish(folder, settings.folder)
-    notebook.unlink(missing_ok=True)
+    cache.unlink(missing_ok=True)
     return True
 
 
 def write_files(
-    sam: Sam, settings: ExportSettings, images: ImageSet, manifest: Manifest, folder: Path, notebook: Path
+    sam: Sam, settings: ExportSettings, images: ImageSet, manifest: Manifest, folder: Path, cache: Path
 ) -> Manifest:
     """Writes every file that was asked for; float files that only served as a source are removed."""
-    int8 = "int8" in settings.precisions
-    # INT8 files of either engine are calibrated on the float ONNX files.
-    floats_of = ("onnx", *(f for f in settings.formats if f != "onnx")) if int8 else settings.formats
-    progress = Progress(1 + 2 * len(floats_of) + int8 * quantization_steps(settings))
+    smaller = bool({"int8", "fp16"} & set(settings.precisions))
+    # Smaller files of either engine are calibrated on the float ONNX files.
+    floats_of = ("onnx", *(f for f in settings.formats if f != "onnx")) if smaller else settings.formats
+    progress = Progress(1 + 2 * len(floats_of) + smaller * quantization_steps(settings))
     feeds = list(image_feeds(images.images, manifest))
     with progress.step("reference: PyTorch on photographs"):
         cases = reference_cases(sam, settings.mask_tokens, feeds)
     files = [f for engine in floats_of for f in write_float(sam, settings, cases, folder, engine, progress)]
-    if int8:
-        files += Quantization(sam, settings, images, feeds, cases, files, folder, progress).run(notebook)
+    if smaller:
+        files += Quantization(sam, settings, images, feeds, cases, files, folder, progress).run(cache)
     wanted = [f for f in files if f.precision in settings.precisions and f.engine in settings.formats]
     for file in files:
         if file not in wanted:

@@ -1,16 +1,17 @@
 """Writing an artifact folder elsewhere and moving it into place when it is whole."""
 
+import fcntl
+import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tinysam.export.errors import ExportError
 
-ABANDONED = 24 * 3600
-"""Seconds without a change after which a temporary folder was left by an export that was killed."""
+LOCK = ".lock"
+"""Suffix of the file beside a temporary folder that its process holds locked; the lock ends with the process."""
 
 
 @contextmanager
@@ -24,7 +25,10 @@ def workspace(destination: Path) -> Iterator[Path]:
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         sweep(destination)
-        folder = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+        held, name = tempfile.mkstemp(LOCK, f".{destination.name}.", destination.parent)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        lock, folder = Path(name), Path(name.removesuffix(LOCK))
+        folder.mkdir()
     except OSError as error:
         raise ExportError(f"cannot write to {destination.parent}: {error.strerror}; choose another --out") from error
     try:
@@ -35,6 +39,8 @@ def workspace(destination: Path) -> Iterator[Path]:
         raise ExportError(f"writing artifacts failed: {error.strerror} ({error.filename or folder})") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        lock.unlink(missing_ok=True)
+        os.close(held)
 
 
 def previous(destination: Path) -> Path:
@@ -53,10 +59,15 @@ def recover(destination: Path) -> None:
 
 
 def sweep(destination: Path) -> None:
-    """Removes temporary folders that killed exports to this destination left."""
-    for folder in destination.parent.glob(f".{destination.name}.*"):
-        if folder != previous(destination) and time.time() - folder.stat().st_mtime > ABANDONED:
-            shutil.rmtree(folder, ignore_errors=True)
+    """Removes temporary folders that killed exports to this destination left: no process holds their lock."""
+    for lock in destination.parent.glob(f".{destination.name}.*{LOCK}"):
+        with lock.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(lock.with_name(lock.name.removesuffix(LOCK)), ignore_errors=True)
+            lock.unlink(missing_ok=True)
 
 
 def publish(folder: Path, destination: Path) -> None:

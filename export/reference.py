@@ -20,15 +20,23 @@ PARITY_IMAGES = 2
 class ReferenceCase:
     """One image, its embedding, and prompts with their answers."""
 
-    image: Floats
-    """(1, 3, S, S)."""
-    size: tuple[int, int]
+    feed: ImageFeed
     embedding: Floats
     """(1, dim, grid, grid)."""
     prompts: tuple[Feed, ...]
     """Decoder inputs besides the embedding."""
     answers: tuple[Mapping[str, Floats], ...]
     """`low_res_masks` and `iou_predictions` for each, offered mask tokens only."""
+
+    @property
+    def image(self) -> Floats:
+        """(1, 3, S, S) normalized."""
+        return self.feed.image
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the photograph inside the square."""
+        return self.feed.size
 
 
 class Reference:
@@ -61,7 +69,7 @@ class Reference:
         feeds.append(prompt_feed(padded, np.tile(floats([1, -1, -2]), (2, 1)), None, low_res))
         answers = [self.decode(embedding, feed) for feed in feeds]
         named = tuple({"low_res_masks": masks, "iou_predictions": iou} for masks, iou in answers)
-        return ReferenceCase(image.image, image.size, embedding, tuple(feeds), named)
+        return ReferenceCase(image, embedding, tuple(feeds), named)
 
 
 def reference_cases(sam: Sam, mask_tokens: tuple[int, ...], feeds: list[ImageFeed]) -> list[ReferenceCase]:

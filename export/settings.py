@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from tinysam.calibration.ranges import METHODS
@@ -13,6 +15,10 @@ from tinysam.runtime.manifest import ENGINES, PRECISIONS
 
 TARGETS = ("arm", "x86")
 RANGES = (*METHODS, "search")
+MAX_DROP = 0.5
+"""Points of mean IoU that INT8 may lose unless more is allowed."""
+LEAST_MASK_IOU = 0.95
+"""Mean IoU with the fp32 masks that INT8 has to keep unless less is allowed."""
 TOOLS = (
     "torch",
     "onnx",
@@ -37,7 +43,7 @@ class ExportSettings:
     """The user's checkpoint; None for the embedded weights."""
     image_size: int
     precisions: tuple[str, ...]
-    """`fp32`, `int8`, or both."""
+    """Some of `fp32`, `fp16`, `int8`."""
     formats: tuple[str, ...]
     """`onnx`, `tflite`, or both."""
     target: str
@@ -47,12 +53,12 @@ class ExportSettings:
     calib_count: int
     out: Path
     seed: int = 0
-    least_mask_iou: float = 0.7
-    """Mean IoU with PyTorch's masks below which INT8 files are not published."""
+    least_mask_iou: float = LEAST_MASK_IOU
+    """Mean IoU with the fp32 masks that INT8 has to keep in every engine."""
     ranges: str = "mse"
     """How INT8 ranges are found, one of `RANGES`."""
-    max_drop: float | None = None
-    """Points of mean IoU that INT8 may lose; blocks stay float until it does not lose more."""
+    max_drop: float | None = MAX_DROP
+    """Points of mean IoU that INT8 may lose; blocks stay float until it does not lose more. None: whatever it loses."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.least_mask_iou <= 1:
@@ -62,6 +68,10 @@ class ExportSettings:
         if self.variant.teacher_only:
             raise ExportError(
                 f"{self.variant.name} is a teacher, too large for the edge: choose {', '.join(exported_variants())}"
+            )
+        if "fp16" in self.precisions and "tflite" not in self.formats:
+            raise ExportError(
+                "precision fp16 is for TFLite: ONNX Runtime has no fp16 kernels for ARM processors; add --format tflite"
             )
         check_image_size(self.variant, self.image_size)
         for what, given, known in (
@@ -99,14 +109,38 @@ def fingerprint(settings: ExportSettings, checkpoint_sha256: str, images_sha256:
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def code_sha256() -> str:
-    """Hash of the source files that an export runs."""
-    import tinysam.calibration
-    import tinysam.export
-    import tinysam.models
-
+def code_sha256(start: str = "tinysam.export.pipeline") -> str:
+    """Hash of the source files that an export runs: `start` and all that it imports of this project."""
     digest = hashlib.sha256()
-    for package in (tinysam.models, tinysam.export, tinysam.calibration):
-        for path in sorted(Path(package.__path__[0]).rglob("*.py")):
-            digest.update(path.name.encode() + path.read_bytes())
+    for name, path in sorted(imported_sources(start).items()):
+        digest.update(name.encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def imported_sources(start: str) -> dict[str, Path]:
+    """Module -> source file of a module and of everything that it imports of the same package, however deep."""
+    package, *_ = start.split(".")
+    imports = re.compile(rf"^\s*(?:from|import) ({package}[\w.]*)(?: import (\([^)]*\)|.*))?", re.MULTILINE)
+    quoted = re.compile(rf'"({package}\.[\w.]+)"')  # drivers of engines are named in strings
+    found: dict[str, Path] = {}
+    waiting = [start]
+    while waiting:
+        name = waiting.pop()
+        path = source_of(name)
+        if name in found or path is None:
+            continue
+        found[name] = path
+        text = path.read_text(encoding="utf-8")
+        waiting += [name.rpartition(".")[0] or package, *quoted.findall(text)]
+        for module, names in imports.findall(text):
+            waiting += [module, *(f"{module}.{part}" for part in re.findall(r"\w+", names))]
+    return found
+
+
+def source_of(module: str) -> Path | None:
+    """Source file of a module; None if there is none of that name."""
+    try:
+        spec = find_spec(module)
+    except ModuleNotFoundError:
+        return None
+    return Path(spec.origin) if spec is not None and spec.origin else None

@@ -107,8 +107,8 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--precision",
         type=str.lower,
-        choices=("int8", "fp32", "mixed"),
-        help="default: int8 if the model has it; mixed: INT8 encoder, fp32 decoder",
+        choices=("int8", "fp16", "fp32", "mixed"),
+        help="default: int8 if the model has it; fp16: half precision (tflite); mixed: INT8 encoder, fp32 decoder",
     )
     model.add_argument("--threads", type=positive, metavar="N", help="default: every core this process may use")
     model.add_argument(

@@ -89,6 +89,8 @@ def open_segmenter(options: argparse.Namespace) -> Segmenter:
     """
     segmenter = Segmenter(find_artifacts(options.model), options.backend, options.precision, options.threads)
     FORMATS[segmenter.graphs.backend].check_installed()
+    for warning in segmenter.graphs.warnings():
+        print(f"tinysam-run: warning: {warning}", file=sys.stderr)
     return segmenter
 
 

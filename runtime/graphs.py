@@ -81,6 +81,11 @@ class Graphs(Model):
         """Loaded graphs do not change: copies in one process share them."""
         return self
 
+    def warnings(self) -> list[str]:
+        """What the manifest warns of in the files that are used, each once."""
+        found = (file.quantization.get("warning") for file in self._files.values() if file.quantization)
+        return list(dict.fromkeys(warning for warning in found if warning))
+
     def encoder_input(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """What the encoder file takes of a resized photograph, (h, w, 3) RGB in 0 to 255."""
         file = self._files["encoder"]

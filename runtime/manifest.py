@@ -27,7 +27,8 @@ _NO_HASH = "0" * 64
 STRIDE = 16
 """Pixels of the model's input per cell of the embedding grid."""
 PARTS = ("encoder", "decoder")
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "fp16", "int8")
+"""In ascending order of preference; `fp16`: weights of 16 bits, and arithmetic where the processor has it."""
 ENGINES = tuple(FORMATS)
 LAYOUTS = ("NCHW", "NHWC")
 INPUTS = ("normalized", "pixels")

@@ -58,6 +58,10 @@ class Model(ABC):
         """What the encoder takes of a resized photograph, (h, w, 3) RGB in 0 to 255."""
         return encoder_input(pixels, self.manifest)
 
+    def warnings(self) -> list[str]:
+        """What a user should be told of the model, each once."""
+        return []
+
     def load(self, part: str) -> float:
         """Loads `encoder` or `decoder` now rather than at its first use; returns the milliseconds that it took."""
         return 0.0

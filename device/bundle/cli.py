@@ -13,7 +13,7 @@ from tinysam.runtime.cli import add_version
 from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.locate import find_artifacts
 
-PRECISIONS = {"int8": ("int8",), "fp32": ("fp32",), "both": ("int8", "fp32")}
+PRECISIONS = {"int8": ("int8",), "fp16": ("fp16",), "fp32": ("fp32",), "both": ("int8", "fp32")}
 ENGINES = {**{name: (name,) for name in reversed(FORMATS)}, "both": tuple(reversed(FORMATS))}
 
 

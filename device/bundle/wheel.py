@@ -21,7 +21,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 FILES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "*.safetensors", PACKAGED)
 """Devices run exported models, not the weights that they were made from (11 MB)."""
-MAX_BYTES = 500_000
+MAX_BYTES = 600_000
 """A larger wheel without a model holds something that does not belong into it."""
 TIME_S = 315532800
 """1980-01-01, the earliest time in a zip file: given to every file, so that the bytes depend on the contents only."""

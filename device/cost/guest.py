@@ -20,6 +20,8 @@ MARK_OPTION, START, STOP, TRACE = 0x54534D, 1, 2, 3
 """The prctl option and actions of insn_count.c."""
 SEED = 0
 Floats = np.ndarray[Any, np.dtype[np.float32]]
+TYPES = {"tensor(uint8)": np.uint8}
+"""NumPy's names of ONNX Runtime's types that are not float32."""
 Fill = Callable[[str, tuple[int, ...]], Floats]
 
 
@@ -64,6 +66,11 @@ def synthetic(name: str, shape: tuple[int, ...]) -> Floats:
     return random.standard_normal(shape, np.float32)
 
 
+def as_type(values: Floats, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Inputs of another type: bytes are pixels from 0 to 255."""
+    return values if dtype == np.float32 else (np.abs(values) * 64).clip(0, 255).astype(dtype)
+
+
 def _onnx(model: Path, lengths: dict[str, int], fill: Fill, ops: bool) -> dict[str, Any]:
     import onnxruntime as ort
 
@@ -80,7 +87,7 @@ def _onnx(model: Path, lengths: dict[str, int], fill: Fill, ops: bool) -> dict[s
     inputs = {}
     for tensor in plain.get_inputs():
         shape = tuple(lengths.get(axis, 1) if isinstance(axis, str) else axis for axis in tensor.shape)
-        inputs[tensor.name] = fill(tensor.name, shape)
+        inputs[tensor.name] = as_type(fill(tensor.name, shape), np.dtype(TYPES.get(tensor.type, np.float32)))
     plain.run(None, inputs)
     mark(START)
     plain.run(None, inputs)
@@ -123,7 +130,8 @@ def _tflite(model: Path, signature: str | None, fill: Fill, ops: bool) -> dict[s
     interpreter = Interpreter(model_path=str(model), num_threads=1)
     runner = interpreter.get_signature_runner(signature)
     inputs = {
-        name: fill(name, tuple(int(n) for n in detail["shape"])) for name, detail in runner.get_input_details().items()
+        name: as_type(fill(name, tuple(int(n) for n in detail["shape"])), np.dtype(detail["dtype"]))
+        for name, detail in runner.get_input_details().items()
     }
     runner(**inputs)
     mark(START)

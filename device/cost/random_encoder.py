@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from tinysam.calibration.tensor_ranges import calibrate
 from tinysam.export import float_files
-from tinysam.export.int8_files import write_part
+from tinysam.export.encoder_graph import graph_class
+from tinysam.export.int8.files import PartQuantizer, calibrate_parts, write_int8
 from tinysam.export.tensors import model_file
 from tinysam.models.sam import MEAN, STD
 from tinysam.models.variants import build, get_variant
@@ -55,14 +55,11 @@ def export_encoder(name: str, size: int, out: Path) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     float_files.write_encoder_onnx(sam, case, target / "encoder.fp32.onnx")
     float_files.write_encoder_tflite(sam, case, target / "encoder.fp32.tflite")
-    ranges = calibrate(target / "encoder.fp32.onnx", ({"image": image} for image in images), "mse")
-    for engine in FORMATS:
-        write_part(target, "encoder", engine, ranges, "arm", keep_float=frozenset())
-    files = [
-        model_file(target, "encoder", precision, engine, size, 1)
-        for engine in FORMATS
-        for precision in ("fp32", "int8")
-    ]
+    blocks = graph_class(sam.image_encoder).BLOCKS
+    calibration = calibrate_parts(target, {"encoder": [{"image": image} for image in images]}, {}, "mse")
+    quantizers = {"encoder": PartQuantizer(target, "encoder", calibration, "arm", blocks)}
+    files = [model_file(target, "encoder", "fp32", engine, size, 1) for engine in FORMATS]
+    files += [file for engine in FORMATS for file in write_int8(target, engine, quantizers, {}, size, 1)]
     manifest = Manifest(
         variant=name,
         image_size=size,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tinysam.calibration.feeds import Feed
-from tinysam.calibration.judge import Judge, inside, mask_iou
+from tinysam.calibration.judge import OBJECTS, Judge, half_interval, inside, mask_iou
 from tinysam.runtime.mask_choice import choose_mask
 
 SIDE = 32
@@ -70,3 +70,16 @@ def test_points_are_drawn_inside_the_mask() -> None:
     np.testing.assert_array_equal(inside(mask, (128, 128), rng), [30, 22])
     x, y = inside(np.zeros_like(mask), (40, 60), rng)
     assert 0 <= x <= 60 and 0 <= y <= 40
+
+
+def test_the_interval_comes_from_the_spread_between_photographs() -> None:
+    # means 0, 1 and 2: a standard deviation of 1, over three photographs
+    found = half_interval([np.array([-1.0, 1.0]), np.array([1.0, 1.0]), np.array([2.0])])
+    assert found == pytest.approx(1.96 / np.sqrt(3))
+    assert half_interval([np.ones(4)]) == float("inf")
+
+
+def test_every_prompt_of_every_photograph_is_counted(judge: Judge) -> None:
+    found = judge.judge(encode, squares(12))
+    assert found.prompts == 3 * 2 * OBJECTS
+    assert 0 < found.drop_error < 100

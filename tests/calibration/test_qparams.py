@@ -72,6 +72,15 @@ def test_range_methods_differ_in_what_they_do_with_an_outlier() -> None:
     assert found["percentile"] < found["mse"] < 100
 
 
+def test_a_range_before_a_gelu_leaves_out_what_gelu_makes_zero() -> None:
+    values = np.random.default_rng(0).normal(-2, 4, size=200_000)
+    plain = find_ranges({"x": seen(values)}, "mse")["x"]
+    before_gelu = find_ranges({"x": seen(values)}, "mse", frozenset({"x"}))["x"]
+    assert plain.low < -10
+    assert -5 < before_gelu.low <= -2
+    assert before_gelu.high > 0.7 * values.max()
+
+
 def test_an_unknown_method_names_the_known_ones() -> None:
     with pytest.raises(CalibrationError, match="range method 'entropy': expected one of minmax, percentile, mse"):
         find_ranges({}, "entropy")

@@ -11,7 +11,7 @@ from tinysam.calibration.layer_errors import LayerError, layer_errors
 from tinysam.calibration.report import MaskPair, Report, low_res_to_picture, write_report
 
 
-def gemm(path: Path, factor: float) -> Path:
+def gemm(factor: float) -> onnx.ModelProto:
     """y = relu(x W) W with the first product off by `factor`."""
     weight = np.eye(4, dtype=np.float32)
     nodes = [
@@ -27,13 +27,12 @@ def gemm(path: Path, factor: float) -> Path:
         [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2, 4])],
         [numpy_helper.from_array(weight * np.float32(factor), "w1"), numpy_helper.from_array(weight, "w2")],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
-    return path
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
 
-def test_layer_errors_by_hand(tmp_path: Path) -> None:
+def test_layer_errors_by_hand() -> None:
     feeds = [{"x": np.ones((2, 4), np.float32)}]
-    found = layer_errors(gemm(tmp_path / "a.onnx", 1.0), gemm(tmp_path / "b.onnx", 1.1), feeds)
+    found = layer_errors(gemm(1.0), gemm(1.1), feeds)
     # an error of a tenth of the signal is 20 dB, and it is handed on to the second layer
     assert [(layer.name, layer.operation, round(layer.snr_db)) for layer in found] == [
         ("first", "Gemm", 20),

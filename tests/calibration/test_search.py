@@ -6,7 +6,7 @@ import torch
 from tinysam.calibration.observers import Observation
 from tinysam.calibration.qparams import Range
 from tinysam.calibration.search import SearchedLayer, rounded, search_output, search_readers
-from tinysam.calibration.search_graph import Found, Notebook
+from tinysam.calibration.search_graph import Found, SearchCache
 
 
 def seen(values: torch.Tensor) -> Observation:
@@ -84,8 +84,8 @@ def test_rounding_is_that_of_the_quantized_graph() -> None:
 
 def test_what_was_found_survives_an_interruption(tmp_path) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "new" / "search.json"
-    Notebook(path).put("encoder/x", Found(-1.0, 2.0, {"w": [0.5]}))
-    assert Notebook(path).get("encoder/x") == Found(-1.0, 2.0, {"w": [0.5]})
-    assert Notebook(path).get("encoder/y") is None
+    SearchCache(path).put("encoder/x", Found(-1.0, 2.0, {"w": [0.5]}))
+    assert SearchCache(path).get("encoder/x") == Found(-1.0, 2.0, {"w": [0.5]})
+    assert SearchCache(path).get("encoder/y") is None
     path.write_text("{half a")
-    assert Notebook(path).get("encoder/x") is None
+    assert SearchCache(path).get("encoder/x") is None

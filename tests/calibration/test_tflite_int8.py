@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from tinysam.calibration.errors import CalibrationError
@@ -12,9 +13,9 @@ from tinysam.calibration.feeds import image_feed
 from tinysam.calibration.images import load_image_set
 from tinysam.calibration.onnx_graph import Graph
 from tinysam.calibration.tensor_ranges import TensorRanges, calibrate
-from tinysam.calibration.tflite_constants import pack_constants
+from tinysam.calibration.tflite_constants import pack_constants, to_bytes
 from tinysam.calibration.tflite_graph import integer_operations
-from tinysam.calibration.tflite_int8 import quantize_tflite
+from tinysam.calibration.tflite_int8 import chosen_operations, quantize_tflite
 from tinysam.runtime.manifest import read_manifest
 
 
@@ -30,7 +31,7 @@ def image(artifacts_dir: Path) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def ranges(artifacts_dir: Path, image: np.ndarray) -> TensorRanges:
-    return calibrate(artifacts_dir / "encoder.fp32.onnx", [{"image": image}], "minmax")
+    return calibrate(onnx.load(artifacts_dir / "encoder.fp32.onnx"), [{"image": image}], "minmax")
 
 
 def encode(content: bytes, image: np.ndarray) -> np.ndarray:
@@ -38,8 +39,26 @@ def encode(content: bytes, image: np.ndarray) -> np.ndarray:
     return runner(image=np.ascontiguousarray(image.transpose(0, 2, 3, 1)))["image_embeddings"]
 
 
+def packed(content: bytes) -> bytes:
+    """The file with its constants packed."""
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    pack_constants(model)
+    return to_bytes(model)
+
+
+def test_a_gelu_between_float_layers_is_float(artifacts_dir: Path, graph: Graph) -> None:
+    content = (artifacts_dir / "encoder.fp32.tflite").read_bytes()
+    first, second = graph.linear_nodes()[:2]
+    kinds = [op.kind for op in chosen_operations(content, graph, frozenset())]
+    fewer = [op.kind for op in chosen_operations(content, graph, frozenset({first.name, second.name}))]
+    # the GELU between the two, and those behind the additions that their float result goes into
+    assert [kinds.count(kind) - fewer.count(kind) for kind in ("CONV_2D", "GELU", "PAD")] == [2, 3, 2]
+    everything = frozenset(node.name for node in graph.linear_nodes())
+    assert chosen_operations(content, graph, everything) == []
+
+
 def test_every_linear_layer_has_its_twin(artifacts_dir: Path, graph: Graph) -> None:
-    found = integer_operations(artifacts_dir / "encoder.fp32.tflite", graph)
+    found = integer_operations((artifacts_dir / "encoder.fp32.tflite").read_bytes(), graph)
     assert {operation.node for operation in found if operation.node} == {node.name for node in graph.linear_nodes()}
     assert {operation.kind for operation in found} >= {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "GELU", "PAD"}
 
@@ -47,9 +66,8 @@ def test_every_linear_layer_has_its_twin(artifacts_dir: Path, graph: Graph) -> N
 def test_matched_tensors_have_the_same_values(artifacts_dir: Path, graph: Graph, image: np.ndarray) -> None:
     import onnxruntime as ort
 
-    operation = next(
-        op for op in integer_operations(artifacts_dir / "encoder.fp32.tflite", graph) if op.kind == "FULLY_CONNECTED"
-    )
+    content = (artifacts_dir / "encoder.fp32.tflite").read_bytes()
+    operation = next(op for op in integer_operations(content, graph) if op.kind == "FULLY_CONNECTED")
     model = onnx.load(artifacts_dir / "encoder.fp32.onnx")
     twin = operation.activations[operation.output]
     model.graph.output.append(onnx.helper.make_tensor_value_info(twin, onnx.TensorProto.FLOAT, None))
@@ -62,30 +80,29 @@ def test_matched_tensors_have_the_same_values(artifacts_dir: Path, graph: Graph,
 
 
 def test_quantized_and_packed_encoder_is_close_small_and_repeatable(
-    artifacts_dir: Path, graph: Graph, ranges: TensorRanges, image: np.ndarray, tmp_path: Path
+    artifacts_dir: Path, graph: Graph, ranges: TensorRanges, image: np.ndarray
 ) -> None:
-    source = artifacts_dir / "encoder.fp32.tflite"
+    source = (artifacts_dir / "encoder.fp32.tflite").read_bytes()
     contents = []
-    for name in ("a.tflite", "b.tflite"):
-        facts = quantize_tflite(source, tmp_path / name, graph, ranges)
-        contents.append(pack_constants((tmp_path / name).read_bytes()))
+    for _ in range(2):
+        content, facts = quantize_tflite(source, graph, ranges)
+        contents.append(packed(content))
     assert contents[0] == contents[1]
     assert facts["integer_operations"][0] == "ADD"
-    assert len(contents[0]) < 0.3 * source.stat().st_size
-    expected, found = encode(source.read_bytes(), image), encode(contents[0], image)
+    assert len(contents[0]) < 0.3 * len(source)
+    expected, found = encode(source, image), encode(contents[0], image)
     assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.1
 
 
 def test_packing_constants_changes_little(artifacts_dir: Path, image: np.ndarray) -> None:
     content = (artifacts_dir / "encoder.fp32.tflite").read_bytes()
-    packed = pack_constants(content)
-    assert len(packed) < 0.85 * len(content)  # the attention biases
-    expected, found = encode(content, image), encode(packed, image)
+    small = packed(content)
+    assert len(small) < 0.85 * len(content)  # the attention biases
+    expected, found = encode(content, image), encode(small, image)
     assert 0 < np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.01
 
 
-def test_a_file_of_another_model_is_refused(artifacts_dir: Path, ranges: TensorRanges, tmp_path: Path) -> None:
+def test_a_file_of_another_model_is_refused(artifacts_dir: Path, ranges: TensorRanges) -> None:
     decoder = Graph(onnx.load(artifacts_dir / "decoder.fp32.onnx"))
-    with pytest.raises(CalibrationError, match="no operation matches the ONNX file; export both again"):
-        quantize_tflite(artifacts_dir / "encoder.fp32.tflite", tmp_path / "x.tflite", decoder, ranges)
-    assert not (tmp_path / "x.tflite").exists()
+    with pytest.raises(CalibrationError, match="no operation matches the ONNX graph; export both again"):
+        quantize_tflite((artifacts_dir / "encoder.fp32.tflite").read_bytes(), decoder, ranges)

@@ -66,7 +66,7 @@ def message(done: subprocess.CompletedProcess[str]) -> str:
 
 def test_the_bundle_holds_a_wheel_of_code_alone_and_a_model_that_verifies(folder: Path) -> None:
     (wheel,) = (folder / "wheels").glob("*.whl")
-    assert wheel.stat().st_size < 500_000
+    assert wheel.stat().st_size < 600_000
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()

@@ -12,7 +12,7 @@ from tinysam.calibration.feeds import image_feed
 from tinysam.calibration.images import load_image_set
 from tinysam.export import float_files, parity, pipeline
 from tinysam.export.errors import ParityError
-from tinysam.export.int8_files import check_int8
+from tinysam.export.int8.files import check_masks
 from tinysam.export.reference import Reference, ReferenceCase
 from tinysam.models import VARIANTS, load
 from tinysam.runtime.manifest import Manifest, read_manifest, verify_file
@@ -63,7 +63,7 @@ def test_float_files_equal_pytorch(
 @pytest.mark.parametrize("engine", ["onnx", "tflite"])
 def test_int8_files_keep_the_masks(artifacts_dir: Path, manifest: Manifest, unseen: ReferenceCase, engine: str) -> None:
     pair = [manifest.find(part, engine, "int8") for part in ("encoder", "decoder")]
-    found = check_int8(artifacts_dir, pair, [unseen], least=0.7)
+    found = check_masks(artifacts_dir, pair, [unseen])
     assert found["mask_iou"] > 0.9
 
 
@@ -84,11 +84,10 @@ def test_a_file_that_computes_something_else_is_an_error(
         )
 
 
-def test_int8_masks_that_disagree_are_an_error(artifacts_dir: Path, manifest: Manifest, unseen: ReferenceCase) -> None:
+def test_int8_masks_that_disagree_are_noticed(artifacts_dir: Path, manifest: Manifest, unseen: ReferenceCase) -> None:
     inverted = tuple({**answer, "low_res_masks": -answer["low_res_masks"]} for answer in unseen.answers)
     pair = [manifest.find(part, "onnx", "int8") for part in ("encoder", "decoder")]
-    with pytest.raises(ParityError, match="INT8 masks agree with PyTorch's by a mean IoU of 0"):
-        check_int8(artifacts_dir, pair, [replace(unseen, answers=inverted)], least=0.7)
+    assert check_masks(artifacts_dir, pair, [replace(unseen, answers=inverted)])["mask_iou"] < 0.1
 
 
 def test_up_to_date_means_same_fingerprint_and_undamaged_files(artifacts_dir: Path, tmp_path: Path) -> None:

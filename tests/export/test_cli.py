@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tinysam.export.cli import main
-from tinysam.export.settings import code_sha256
+from tinysam.export.settings import code_sha256, imported_sources
 
 
 def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -28,7 +28,7 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--variant", "sam3"], "unknown variant 'sam3': expected one of nano"),
         (["--variant", "sam_vit_h"], "sam_vit_h is a teacher"),
         (["--size", "500"], "image size 500: expected 1024 or a multiple of 224"),
-        (["--precision", "int4"], "precision int4: expected fp32 or int8"),
+        (["--precision", "int4"], "precision int4: expected fp32 or fp16 or int8"),
         (["--format", "coreml"], "format coreml: expected onnx or tflite"),
         (["--layout", "sam2"], "layout sam2: expected tinysam or sam"),
         (["--layout", "sam", "--format", "tflite"], "layout sam consists of ONNX files"),
@@ -74,6 +74,44 @@ def test_help_needs_nothing_heavy(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--calib-dir" in capsys.readouterr().out
 
 
-def test_the_code_is_part_of_the_fingerprint() -> None:
-    assert code_sha256() == code_sha256()
-    assert len(code_sha256()) == 64
+def package(folder: Path, preprocess: str) -> None:
+    """A package whose start imports modules in every way that this project does."""
+    (folder / "runtime").mkdir(parents=True)
+    texts = {
+        "__init__.py": "",
+        "start.py": "from pkg.runtime import preprocess\nfrom pkg.other import (\n    thing,\n)\n"
+        + 'DRIVER = "pkg.driver"\n',
+        "other.py": "thing = 1\n",
+        "driver.py": "",
+        "unrelated.py": "",
+        "runtime/__init__.py": "",
+        "runtime/preprocess.py": preprocess,
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+
+
+def test_the_code_of_every_imported_module_is_part_of_the_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    package(tmp_path / "pkg", "side = 1\n")
+    assert set(imported_sources("pkg.start")) == {
+        *(f"pkg{name}" for name in ("", ".start", ".other", ".driver", ".runtime", ".runtime.preprocess"))
+    }
+    before = code_sha256("pkg.start")
+    (tmp_path / "pkg" / "unrelated.py").write_text("x = 1\n")
+    assert code_sha256("pkg.start") == before
+    (tmp_path / "pkg" / "runtime" / "preprocess.py").write_text("side = 2\n")
+    assert code_sha256("pkg.start") != before
+
+
+def test_the_fingerprint_covers_models_calibration_and_what_the_runtime_does_to_pictures() -> None:
+    found = set(imported_sources("tinysam.export.pipeline"))
+    assert found >= {
+        "tinysam.models.tinyvit",
+        "tinysam.calibration.equalization",
+        "tinysam.runtime.preprocess",
+        "tinysam.runtime.prompts",
+        "tinysam.runtime.engines.tflite",
+    }

@@ -1,6 +1,9 @@
 """Moving a finished folder into place, and everything that may go wrong on the way."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,14 +51,26 @@ def test_an_export_killed_between_the_two_moves_is_undone_by_the_next(tmp_path: 
     assert (destination / "file").read_text() == "old"
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tinysam.export import publish
+with publish.workspace(Path(sys.argv[1])) as folder:
+    (folder / "half").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 def test_what_killed_exports_left_is_removed_but_not_what_others_are_writing(tmp_path: Path) -> None:
     destination = tmp_path / "nano-448"
-    put(tmp_path / ".nano-448.killed", "half")
-    os.utime(tmp_path / ".nano-448.killed", (0, 0))
-    put(tmp_path / ".nano-448.other", "half")
-    with publish.workspace(destination):
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == [".nano-448.other"]
+    assert subprocess.run([sys.executable, "-c", KILLED, str(destination)], check=False).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2
+    with publish.workspace(destination) as other:
+        put(other, "half")
+        assert set(tmp_path.iterdir()) == {other, other.with_name(f"{other.name}.lock")}
+        with publish.workspace(destination):
+            assert (other / "file").read_text() == "half"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("obstacle", ["file", "no permission"])

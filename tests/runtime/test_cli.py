@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,6 +20,7 @@ from tests.runtime.conftest import picture
 from tests.runtime.test_samples import wide_gamut
 from tinysam.runtime import cli, desk, errors
 from tinysam.runtime.errors import PromptError
+from tinysam.runtime.manifest import read_manifest, write_manifest
 from tinysam.runtime.objects import group_prompts
 
 
@@ -477,3 +479,18 @@ def test_grouping_of_prompts() -> None:
     assert second.points == ((7, 5, 1), (15, 5, 0))
     with pytest.raises(PromptError, match="none of the 2 boxes"):
         group_prompts([(50, 5, 1)], [left, right])
+
+
+def test_a_warning_of_the_manifest_is_repeated_once(
+    tmp_path: Path, photo: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = disc_model.build(tmp_path / "warned")
+    manifest = read_manifest(folder)
+    warned = tuple(replace(file, quantization={"warning": "INT8 loses 3.00 points"}) for file in manifest.files)
+    write_manifest(replace(manifest, files=warned), folder)
+    monkeypatch.setenv("TINYSAM_MODEL", str(folder))
+    ran = Ran((str(photo), "--point", "30,20", "--quiet"), capfd)
+    assert ran.code == 0
+    assert [line for line in ran.err.splitlines() if "warning" in line] == [
+        "tinysam-run: warning: INT8 loses 3.00 points"
+    ]

@@ -13,8 +13,8 @@ from tinysam.calibration.layer_errors import layer_errors
 from tinysam.calibration.report import MaskPair, Report, low_res_to_picture, write_report
 from tinysam.export.engine import load_engine
 from tinysam.export.float_files import decoder_cases, encoder_cases
-from tinysam.export.int8_budget import Attempt, Sensitivity
-from tinysam.export.int8_files import FileModel
+from tinysam.export.int8.budget import Attempt, Sensitivity
+from tinysam.export.int8.files import FileModel, PartQuantizer
 from tinysam.export.reference import ReferenceCase
 from tinysam.export.tensors import decoder_inputs
 from tinysam.runtime.manifest import ModelFile
@@ -32,6 +32,8 @@ class Decisions:
     best: Attempt
     attempts: list[Attempt]
     sensitivities: list[Sensitivity]
+    equalization: dict[str, tuple[dict[str, Any], ...]]
+    """Part -> what equalization did to its pairs."""
 
     def to_dict(self) -> dict[str, Any]:
         """For `report.json`."""
@@ -46,6 +48,7 @@ class Decisions:
                 for a in self.attempts
             ],
             "sensitivity": [s.row() for s in self.sensitivities],
+            "equalization": self.equalization,
         }
 
 
@@ -62,6 +65,8 @@ def milliseconds(folder: Path, file: ModelFile, case: ReferenceCase) -> float:
     engine = load_engine(folder, file)
     cases = encoder_cases if file.part == "encoder" else decoder_cases
     signature, inputs, _ = cases(file.engine, [case])[0]
+    if file.part == "encoder":
+        inputs = {"image": case.feed.input_of(file)}
     times = []
     for _ in range(REPEATS + 1):
         start = time.perf_counter()
@@ -86,7 +91,7 @@ def mask_pairs(folder: Path, pair: list[ModelFile], images: ImageSet, cases: lis
     """PyTorch's and the INT8 model's mask for the first click and the first box of each reference image."""
     model, pairs = FileModel(folder, pair), []
     for image, case in zip(images.images, cases, strict=False):
-        embedding = model.encode(case.image)
+        embedding = model.encode(case.feed)
         height, width, _ = image.pixels.shape
         for kind, prompts, answer in zip(("click", "box"), case.prompts, case.answers, strict=False):
             expected, found = (
@@ -110,8 +115,9 @@ def write_int8_report(
     feeds: list[ImageFeed],
     cases: list[ReferenceCase],
     decisions: Decisions,
+    quantizers: dict[str, PartQuantizer],
 ) -> None:
-    """Writes the report of the files in `folder`; the float ONNX files must still be there."""
+    """Writes the report of the files in `folder`."""
     kept = {
         f"{s.part} {s.block.name}": f"alone it loses {s.judgement.drop:.2f} points "
         f"and saves {s.block.saved:.2f} million instructions on a Cortex-A76"
@@ -124,8 +130,9 @@ def write_int8_report(
         prompts = [decoder_inputs("onnx", case.embedding, prompt) for case in cases for prompt in case.prompts]
         images_in = [{"image": feed.image} for feed in feeds[: len(cases)]]
         for part, inputs in (("encoder", images_in), ("decoder", prompts)):
-            found = layer_errors(folder / f"{part}.fp32.onnx", folder / f"{part}.int8.onnx", inputs)
-            report.layers[part] = found
+            kept_float = frozenset(node for s in decisions.best.kept if s.part == part for node in s.block.nodes)
+            quantizer = quantizers[part]
+            report.layers[part] = layer_errors(quantizer.graph, quantizer.onnx_model(kept_float)[0], inputs)
     engine = quantized[0].engine
     report.pairs = mask_pairs(folder, [file for file in quantized if file.engine == engine], images, cases)
     write_report(report, folder)

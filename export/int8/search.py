@@ -5,14 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
+import torch
 from torch import nn
 
 from tinysam.calibration.fisher import record_fisher
 from tinysam.calibration.onnx_graph import Graph
-from tinysam.calibration.search_graph import GraphSearch, Notebook
+from tinysam.calibration.search_graph import GraphSearch, SearchCache
 from tinysam.export.decoder_graph import SelectiveDecoder, decoder_graph
 from tinysam.export.encoder_graph import encoder_graph
-from tinysam.export.int8_files import Calibration, Run
+from tinysam.export.int8.files import Calibration, Run
 from tinysam.models.sam import Sam
 
 MOST_IMAGES = 32
@@ -32,7 +33,7 @@ def search(
     modules: dict[str, nn.Module],
     start: Calibration,
     runs: list[Run],
-    notebook: Path,
+    cache: Path,
     seed: int,
     tell: Callable[[int, int], None],
 ) -> Calibration:
@@ -43,18 +44,21 @@ def search(
         modules: of `graphs`.
         start: ranges to start from.
         runs: photographs and prompts.
-        notebook: where results are kept until the export is published.
+        cache: where results are kept until the export is published.
         seed: of everything that is drawn.
         tell: is told how many of how many activations are done.
     """
-    some = ((run.image, run.size, run.prompts) for run in runs[:MOST_IMAGES])
+    for part, module in modules.items():
+        changed = {name: torch.from_numpy(value) for name, value in start.equalized[part].values.items()}
+        module.load_state_dict(changed, strict=False)
+    some = ((run.feed.image, run.size, run.prompts) for run in runs[:MOST_IMAGES])
     samples = record_fisher(modules["encoder"], modules["decoder"], some, seed)
-    kept = Notebook(notebook)
+    kept = SearchCache(cache)
     jobs = {
-        part: GraphSearch(part, Graph(onnx.load(folder / f"{part}.fp32.onnx")), module, samples, start.of(part))
+        part: GraphSearch(part, Graph(onnx.load(folder / f"{part}.fp32.onnx")), module, samples, start.ranges[part])
         for part, module in modules.items()
     }
     total = sum(len(job.start.ranges) for job in jobs.values())
     for done, _ in enumerate(step for job in jobs.values() for step in job.run(kept)):
         tell(done + 1, total)
-    return replace(start, encoder=jobs["encoder"].result(kept), decoder=jobs["decoder"].result(kept))
+    return replace(start, ranges={part: job.result(kept) for part, job in jobs.items()})

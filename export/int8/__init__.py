@@ -1,0 +1,1 @@
+"""The INT8 half of an export."""

@@ -1,0 +1,199 @@
+"""What stays in float: the sensitivity of every block, and a choice for an accuracy budget."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tinysam.calibration.blocks import Block, all_but
+from tinysam.calibration.feeds import ImageFeed
+from tinysam.calibration.judge import Choose, Judge, Judgement
+from tinysam.export.errors import ParityError
+from tinysam.export.int8.files import FileModel, OnnxModel, PartQuantizer, session
+from tinysam.runtime.manifest import ModelFile
+
+SENSITIVITY_IMAGES = 4
+"""Photographs on which single blocks are judged."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What one block alone does to the masks when it is INT8 and everything else is float."""
+
+    part: str
+    block: Block
+    judgement: Judgement
+
+    def row(self) -> dict[str, Any]:
+        """For the report."""
+        return {
+            "part": self.part,
+            "block": self.block.name,
+            "saved_million_instructions": round(self.block.saved, 2),
+            **{name: round(value, 4) for name, value in asdict(self.judgement).items()},
+        }
+
+
+def float_judge(model: OnnxModel, feeds: list[ImageFeed], seed: int, choose: Choose) -> Judge:
+    """Questions about photographs with the float files' answers."""
+    return Judge([(feed, feed.size) for feed in feeds], model.encode, model.decode, seed, choose)
+
+
+def sensitivities(
+    quantizers: dict[str, PartQuantizer],
+    model: OnnxModel,
+    judge: Judge,
+    tell: Callable[[int, int], None],
+) -> list[Sensitivity]:
+    """Judges every block of both parts on its own, in onnxruntime, in order of execution."""
+    blocks = {part: [b for b in one.blocks if not b.reads_image] for part, one in quantizers.items()}
+    found: list[Sensitivity] = []
+    for part, quantizer in quantizers.items():
+        for block in blocks[part]:
+            made, _ = quantizer.onnx_model(all_but(blocks[part], block.name))
+            alone = replace(model, **{part: session(made.SerializeToString())})
+            judgement = judge.judge(alone.encode if part == "encoder" else None, alone.decode)
+            found.append(Sensitivity(part, block, judgement))
+            tell(len(found), sum(map(len, blocks.values())))
+    return found
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What INT8 files may lose."""
+
+    max_drop: float | None
+    """Points of mean IoU; None publishes whatever they lose."""
+    least_agreement: float
+    """Mean IoU with the masks of the float files."""
+
+    def met(self, judgement: Judgement) -> bool:
+        """Whether the files of one engine stay within it."""
+        return judgement.drop <= (self.max_drop or 0) and judgement.agreement >= self.least_agreement
+
+
+def candidates(found: list[Sensitivity]) -> list[Sensitivity]:
+    """Blocks in the order in which they should become float.
+
+    Those that save next to nothing come first; then those that change masks, most lost IoU with the float masks per
+    instruction saved first. Agreement decides: it is the same for every photograph, where a drop may be luck.
+    """
+    negligible = [s for s in found if s.block.negligible]
+    others = [s for s in found if not s.block.negligible and s.judgement.agreement < 1]
+    return negligible + sorted(others, key=lambda s: (1 - s.judgement.agreement) / s.block.saved, reverse=True)
+
+
+class BudgetError(ParityError):
+    """INT8 files lose more than the budget allows, whatever stays in float."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """INT8 files of every engine with some blocks in float."""
+
+    kept: tuple[Sensitivity, ...]
+    """Blocks in float."""
+    files: list[ModelFile]
+    judgements: dict[str, Judgement]
+    """By engine."""
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """`part/node` of the linear layers in float."""
+        return frozenset(f"{s.part}/{node}" for s in self.kept for node in s.block.nodes)
+
+    @property
+    def worst(self) -> Judgement:
+        """Of the engine that keeps least of the float masks."""
+        return min(self.judgements.values(), key=lambda judgement: judgement.agreement)
+
+    @property
+    def drop(self) -> float:
+        """Points lost by the engine that loses most."""
+        return max(judgement.drop for judgement in self.judgements.values())
+
+    def meets(self, budget: Budget) -> bool:
+        """Whether every engine stays within a budget."""
+        return all(budget.met(judgement) for judgement in self.judgements.values())
+
+
+def judge_files(judge: Judge, folder: Path, files: list[ModelFile]) -> dict[str, Judgement]:
+    """Judges the encoder and decoder files of every engine."""
+    pairs = {file.engine: [f for f in files if f.engine == file.engine] for file in files}
+    models = ((engine, FileModel(folder, pair)) for engine, pair in pairs.items())
+    return {engine: judge.judge(model.encode, model.decode) for engine, model in models}
+
+
+def choose(
+    write: Callable[[frozenset[str]], list[ModelFile]],
+    judged: Callable[[list[ModelFile]], dict[str, Judgement]],
+    found: list[Sensitivity],
+    budget: Budget,
+) -> tuple[Attempt, list[Attempt]]:
+    """Puts as few blocks as possible into float so that every engine stays within the budget.
+
+    First only blocks that save nothing are float. If that is not enough, the number of the others is found by halving,
+    in the order of `candidates`: the more of them are float, the less is lost.
+
+    Args:
+        write: makes the INT8 files of every engine with these nodes in float.
+        judged: judges files by engine.
+        found: sensitivity of every block.
+        budget: what may be lost; without `max_drop` the first attempt is accepted.
+
+    Returns:
+        The attempt within the budget with the fewest blocks in float, or else the best one; and all attempts.
+    """
+    rescued = candidates(found)
+    attempts: dict[int, Attempt] = {}
+
+    def attempt(count: int) -> Attempt:
+        plan = Attempt(tuple(rescued[:count]), [], {})
+        files = write(plan.nodes)
+        attempts[count] = replace(plan, files=files, judgements=judged(files))
+        return attempts[count]
+
+    fewest, most = sum(s.block.negligible for s in rescued), len(rescued)
+    if attempt(fewest).meets(budget) or budget.max_drop is None:
+        return attempts[fewest], list(attempts.values())
+    while most - fewest > 1:  # `fewest` is not enough
+        middle = (fewest + most) // 2
+        if attempt(middle).meets(budget):
+            most = middle
+        else:
+            fewest = middle
+    if most not in attempts and most > fewest:
+        attempt(most)
+    enough = [made for made in attempts.values() if made.meets(budget)]
+    if enough:
+        return min(enough, key=lambda made: len(made.kept)), list(attempts.values())
+    return max(attempts.values(), key=lambda made: made.worst.agreement), list(attempts.values())
+
+
+def loss(attempt: Attempt) -> str:
+    """What the engine that loses most loses, in words."""
+    worst = attempt.worst
+    return (
+        f"INT8 loses {attempt.drop:.2f} points of mean IoU (+-{worst.drop_error:.2f}) and keeps an IoU of "
+        f"{worst.agreement:.3f} with the fp32 masks"
+    )
+
+
+def check_budget(attempt: Attempt, budget: Budget, found: list[Sensitivity], report: Path) -> None:
+    """BudgetError if the attempt loses more than the budget allows; the message says which blocks hurt."""
+    if budget.max_drop is None or attempt.meets(budget):
+        return
+    hurting = sorted(found, key=lambda s: s.judgement.agreement)[:3]
+    blocks = ", ".join(f"{s.part} {s.block.name} ({s.judgement.agreement:.3f})" for s in hurting)
+    raise BudgetError(
+        f"{loss(attempt)} with {len(attempt.kept)} blocks in float, allowed are {budget.max_drop:g} points and "
+        f"{budget.least_agreement:g}; nothing was published, the report is in {report}. Blocks that hurt most alone: "
+        f"{blocks}. Try --calib-dir with photographs like yours, --ranges search, or --max-drop with more points"
+    )
+
+
+def warning(attempt: Attempt, budget: Budget, default: Budget) -> str | None:
+    """What the manifest says of files that were published whatever they lose; None if they lose little."""
+    if budget.max_drop is not None or attempt.meets(default):
+        return None
+    return loss(attempt)

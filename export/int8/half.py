@@ -1,0 +1,90 @@
+"""Half precision of the TFLite files: whether a model bears it, and its files with fp16 weights."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ai_edge_litert import schema_py_generated as schema
+
+from tinysam.calibration.errors import CalibrationError
+from tinysam.calibration.half import check_range, rounded_model, store_half
+from tinysam.calibration.judge import Judge, Judgement
+from tinysam.calibration.tflite_constants import to_bytes
+from tinysam.export.errors import ParityError
+from tinysam.export.int8.files import OnnxModel, PartQuantizer, Run, check_masks, part_feeds, session
+from tinysam.export.reference import ReferenceCase
+from tinysam.export.tensors import model_file
+from tinysam.runtime.manifest import ModelFile
+
+RANGE_IMAGES = 8
+"""Photographs on which values are compared with the range of fp16."""
+LEAST_AGREEMENT = 0.98
+"""Mean IoU with the float masks that the graph rounded to fp16 has to keep."""
+
+
+@dataclass(frozen=True)
+class HalfTrial:
+    """Whether a model may run in fp16."""
+
+    largest: dict[str, float]
+    """Part -> largest value on photographs."""
+    judgement: Judgement | None
+    """Of the graph with all results rounded to fp16."""
+    reason: str = ""
+    """Why it may not; empty if it may."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it may."""
+        return not self.reason
+
+    def describe(self) -> dict[str, object]:
+        """For manifest and report."""
+        agreement = None if self.judgement is None else self.judgement.agreement
+        return {"largest_value": self.largest, "mask_iou_rounded": agreement, "reason": self.reason}
+
+
+def try_half(quantizers: dict[str, PartQuantizer], runs: list[Run], judge: Judge) -> HalfTrial:
+    """Checks the range of every tensor of the equalized float graphs, and judges them rounded to fp16."""
+    largest: dict[str, float] = {}
+    try:
+        for part, quantizer in quantizers.items():
+            largest[part] = check_range(quantizer.graph, part_feeds(part, runs[:RANGE_IMAGES]), part)
+    except CalibrationError as error:
+        return HalfTrial(largest, None, str(error))
+    model = OnnxModel(*(session(rounded_model(one.graph).SerializeToString()) for one in quantizers.values()))
+    judgement = judge.judge(model.encode, model.decode)
+    if not judgement.agreement >= LEAST_AGREEMENT:
+        return HalfTrial(
+            largest,
+            judgement,
+            f"fp16: rounded to fp16 the model keeps an IoU of {judgement.agreement:.3f} with its masks, "
+            f"{LEAST_AGREEMENT:g} needed; use fp32 or int8",
+        )
+    return HalfTrial(largest, judgement)
+
+
+def write_half(
+    folder: Path,
+    quantizers: dict[str, PartQuantizer],
+    trial: HalfTrial,
+    cases: list[ReferenceCase],
+    image_size: int,
+    masks: int,
+) -> list[ModelFile]:
+    """Writes encoder and decoder with fp16 weights.
+
+    Raises:
+        ParityError: the model does not bear fp16, or the files' outputs are not finite.
+    """
+    if not trial.passed:
+        raise ParityError(f"{trial.reason}; nothing was published")
+    files = []
+    for part, quantizer in quantizers.items():
+        model = schema.ModelT.InitFromPackedBuf(quantizer.tflite, 0)
+        store_half(model)
+        (folder / f"{part}.fp16.tflite").write_bytes(to_bytes(model))
+        file = model_file(folder, part, "fp16", "tflite", image_size, masks)
+        scheme = "weights in fp16, arithmetic in fp16 where the processor computes in it"
+        files.append(replace(file, quantization={"scheme": scheme, **trial.describe()}))
+    parity = check_masks(folder, files, cases)
+    return [replace(file, parity=parity) for file in files]

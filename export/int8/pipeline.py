@@ -1,0 +1,240 @@
+"""The INT8 half of an export: ranges, search, sensitivity, what stays in float, files, report."""
+
+import shutil
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from tinysam.calibration.feeds import ImageFeed, image_feeds
+from tinysam.calibration.images import ImageSet, judged_images
+from tinysam.calibration.judge import Choose, Judge
+from tinysam.export.decoder_graph import DecoderGraph
+from tinysam.export.encoder_graph import graph_class
+from tinysam.export.int8 import report as int8_report
+from tinysam.export.int8.budget import (
+    SENSITIVITY_IMAGES,
+    Attempt,
+    Budget,
+    Sensitivity,
+    check_budget,
+    choose,
+    float_judge,
+    judge_files,
+    sensitivities,
+    warning,
+)
+from tinysam.export.int8.files import (
+    Calibration,
+    OnnxModel,
+    PartQuantizer,
+    Run,
+    calibrate_files,
+    calibration_runs,
+    check_masks,
+    float_model,
+    write_int8,
+)
+from tinysam.export.int8.half import try_half, write_half
+from tinysam.export.int8.search import graphs, search
+from tinysam.export.progress import Progress
+from tinysam.export.reference import ReferenceCase
+from tinysam.export.settings import LEAST_MASK_IOU, MAX_DROP, ExportSettings
+from tinysam.models.sam import Sam
+from tinysam.runtime.manifest import ModelFile
+from tinysam.runtime.mask_choice import choose_mask
+
+JUDGE_VIEWS = 40
+"""Views of the calibration photographs on which whole models are judged."""
+SEARCH_START = "mse"
+"""How the ranges are found from which the search starts."""
+
+
+def quantization_steps(settings: ExportSettings) -> int:
+    """How many steps `Quantization.run` shows."""
+    return (
+        1
+        + (settings.ranges == "search")
+        + ("tflite" in settings.formats)
+        + 3 * ("int8" in settings.precisions)
+        + ("fp16" in settings.precisions)
+    )
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """One run from the float files in `folder` to INT8 files beside them."""
+
+    sam: Sam
+    settings: ExportSettings
+    images: ImageSet
+    feeds: list[ImageFeed]
+    cases: list[ReferenceCase]
+    floats: list[ModelFile]
+    """The float files."""
+    folder: Path
+    progress: Progress
+
+    def run(self, cache: Path) -> list[ModelFile]:
+        """Writes INT8 files with their report and fp16 files; `cache` keeps what an interrupted search found.
+
+        Raises:
+            CalibrationError: images or graph cannot be used.
+            ParityError: the files are not fit to be published.
+            BudgetError: `max_drop` cannot be met; the report is kept beside the artifact folder.
+        """
+        model = float_model(self.folder)
+        runs, calibration = self.calibrated(model, cache)
+        patterns = {"encoder": graph_class(self.sam.image_encoder).BLOCKS, "decoder": DecoderGraph.BLOCKS}
+        quantizers = {
+            part: PartQuantizer(self.folder, part, calibration, self.settings.target, patterns[part])
+            for part in calibration.ranges
+        }
+        some = runs[:: max(1, len(runs) // SENSITIVITY_IMAGES)][:SENSITIVITY_IMAGES]
+        judge = float_judge(model, [run.feed for run in some], self.settings.seed, self.choose)
+        files = []
+        if "tflite" in self.settings.formats:
+            files += self.half(quantizers, runs, judge)
+        if "int8" in self.settings.precisions:
+            files += self.int8(model, calibration, quantizers, judge)
+        return files
+
+    def half(self, quantizers: dict[str, PartQuantizer], runs: list[Run], judge: Judge) -> list[ModelFile]:
+        """Tries fp16 and, if they are asked for, writes its files."""
+        with self.progress.step("trial of fp16") as details:
+            trial = try_half(quantizers, runs, judge)
+            agreement = f"{trial.judgement.agreement:.4f}" if trial.judgement else "not measured"
+            details.append(f"(IoU with fp32 masks {agreement}{'' if trial.passed else ': not allowed'})")
+        for quantizer in quantizers.values():
+            quantizer.half = trial.passed
+        if "fp16" not in self.settings.precisions:
+            return []
+        with self.progress.step("encoder and decoder tflite fp16") as details:
+            masks = len(self.settings.mask_tokens)
+            files = write_half(self.folder, quantizers, trial, self.cases, self.settings.image_size, masks)
+            details.append(f"({sum(file.size_bytes for file in files) / 1e6:.1f} MB)")
+        return files
+
+    def int8(
+        self, model: OnnxModel, calibration: Calibration, quantizers: dict[str, PartQuantizer], judge: Judge
+    ) -> list[ModelFile]:
+        """INT8 files within the budget, and their report; raises as `run`."""
+        with self.progress.step("sensitivity of every block") as details:
+            found = sensitivities(quantizers, model, judge, self.progress.tell)
+            worst = min(found, key=lambda s: s.judgement.agreement)
+            details.append(
+                f"(worst alone: {worst.part} {worst.block.name}, IoU with fp32 masks {worst.judgement.agreement:.3f})"
+            )
+        best, attempts = self.written(model, calibration, quantizers, found)
+        report = self.report(best, attempts, found, calibration, quantizers)
+        check_budget(best, self.budget, found, report)
+        told = warning(best, self.budget, Budget(MAX_DROP, LEAST_MASK_IOU))
+        return [replace(file, quantization={**(file.quantization or {}), "warning": told}) for file in best.files]
+
+    @property
+    def budget(self) -> Budget:
+        """What may be lost."""
+        return Budget(self.settings.max_drop, self.settings.least_mask_iou)
+
+    @property
+    def choose(self) -> Choose:
+        """Which mask a user of the model gets."""
+        return partial(choose_mask, self.settings.variant.mask_choice, self.settings.mask_tokens)
+
+    def calibrated(self, model: OnnxModel, cache: Path) -> tuple[list[Run], Calibration]:
+        """Ranges on the photographs, and the search if it was asked for."""
+        settings, images = self.settings, self.images
+        method = SEARCH_START if settings.ranges == "search" else settings.ranges
+        with self.progress.step("calibration") as details:
+            runs = calibration_runs(model, self.feeds, settings.image_size // 4, settings.seed)
+            calibration = calibrate_files(self.folder, runs, images.describe(), method)
+            skipped = "".join(f", {count} {reason}" for reason, count in images.skipped.items())
+            details.append(f"({len(runs)} images from {images.source}{skipped})")
+        if settings.ranges == "search":
+            with self.progress.step("search for scales"):
+                modules = graphs(self.sam, settings.mask_tokens)
+                calibration = search(self.folder, modules, calibration, runs, cache, settings.seed, self.progress.tell)
+        return runs, calibration
+
+    def written(
+        self,
+        model: OnnxModel,
+        calibration: Calibration,
+        quantizers: dict[str, PartQuantizer],
+        found: list[Sensitivity],
+    ) -> tuple[Attempt, list[Attempt]]:
+        """INT8 files of every engine, within the budget if that is possible."""
+        settings = self.settings
+
+        def write(keep_float: frozenset[str]) -> list[ModelFile]:
+            return [
+                file
+                for engine in settings.formats
+                for file in write_int8(
+                    self.folder,
+                    engine,
+                    quantizers,
+                    calibration.images,
+                    settings.image_size,
+                    len(settings.mask_tokens),
+                    keep_float,
+                )
+            ]
+
+        with self.progress.step("encoder and decoder int8") as details:
+            views = image_feeds(judged_images(self.images, JUDGE_VIEWS), self.feeds[0].manifest)
+            judge = float_judge(model, list(views), settings.seed + 1, self.choose)
+            judged = partial(judge_files, judge, self.folder)
+            best, attempts = choose(write, judged, found, self.budget)
+            if best is not attempts[-1]:
+                best = replace(best, files=write(best.nodes))
+            best = replace(best, files=[file for engine in settings.formats for file in self.checked(best, engine)])
+            size = sum(file.size_bytes for file in best.files) / 1e6
+            told = ", ".join(f"{engine} {j.agreement:.3f}" for engine, j in best.judgements.items())
+            kept = f", {len(best.kept)} blocks in float" if best.kept else ""
+            details.append(
+                f"({size:.1f} MB, IoU with fp32 masks: {told}, drop {best.drop:.2f} points "
+                f"+-{best.worst.drop_error:.2f}{kept})"
+            )
+        return best, attempts
+
+    def checked(self, attempt: Attempt, engine: str) -> list[ModelFile]:
+        """The files of one engine with their agreement with PyTorch."""
+        pair = [file for file in attempt.files if file.engine == engine]
+        parity = check_masks(self.folder, pair, self.cases)
+        return [replace(file, parity=parity) for file in pair]
+
+    def report(
+        self,
+        best: Attempt,
+        attempts: list[Attempt],
+        found: list[Sensitivity],
+        calibration: Calibration,
+        quantizers: dict[str, PartQuantizer],
+    ) -> Path:
+        """Writes the report into the folder; where it stays if nothing is published."""
+        name = self.settings.folder.name
+        with self.progress.step("INT8 report"):
+            int8_report.write_int8_report(
+                self.folder,
+                name,
+                self.floats + best.files,
+                self.images,
+                self.feeds,
+                self.cases,
+                int8_report.Decisions(
+                    self.settings.target,
+                    self.settings.ranges,
+                    self.settings.max_drop,
+                    best,
+                    attempts,
+                    found,
+                    {part: equalized.rows for part, equalized in calibration.equalized.items()},
+                ),
+                quantizers,
+            )
+        kept = self.settings.out / f"{name}-report"
+        if self.budget.max_drop is not None and not best.meets(self.budget):
+            kept.mkdir(parents=True, exist_ok=True)
+            for path in self.folder.glob("report.*"):
+                shutil.copy(path, kept)
+        return kept
