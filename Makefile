@@ -44,7 +44,7 @@ export-int8: setup ## Export a model (fp32 and INT8, ONNX and TFLite) and segmen
 	  $(if $(MAX_DROP),--max-drop $(MAX_DROP))
 	@$(PY) -m tinysam.export.demo --variant $(VARIANT) $(if $(SIZE),--size $(SIZE)) --artifacts $(OUT)
 
-# Ray needs another NumPy than the exporters, so its tests have an environment of their own.
+# Ray needs NumPy 2, which the exporters of Python 3.10 and 3.11 do not have: its tests have an environment of their own.
 $(VENV)-ray/installed: setup.cfg pyproject.toml | $(VENV)/installed
 	@$(PYTHON) -m venv $(VENV)-ray
 	@$(VENV)-ray/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[ray,eval,onnx]' 'pytest>=8' \

@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     variant = get_variant(arguments.variant)
     settings = settings_from(arguments, variant, arguments.size or variant.image_size)
-    check_layout(arguments.layout, settings.formats)
+    check_layout(arguments.layout, settings.formats, settings.precisions)
     if export(settings):
         print(f"artifacts in {settings.folder}")
     else:

@@ -37,12 +37,14 @@ max_height: 682
 """
 
 
-def check_layout(layout: str, formats: tuple[str, ...]) -> None:
+def check_layout(layout: str, formats: tuple[str, ...], precisions: tuple[str, ...]) -> None:
     """ExportError for an unknown layout, or for SAM's without ONNX files to make it of."""
     if layout not in LAYOUTS:
         raise ExportError(f"layout {layout}: expected {' or '.join(LAYOUTS)}")
-    if layout == "sam" and "onnx" not in formats:
-        raise ExportError("layout sam consists of ONNX files: expected onnx in --format")
+    if layout == "sam" and ("onnx" not in formats or set(precisions) == {"fp16"}):
+        raise ExportError(
+            "layout sam consists of ONNX files, fp32 and int8: expected onnx in --format and one of them in --precision"
+        )
 
 
 def sam_folder(artifacts: Path) -> Path:
@@ -51,16 +53,19 @@ def sam_folder(artifacts: Path) -> Path:
 
 
 def write_sam_layout(artifacts: Path, precisions: tuple[str, ...]) -> Path:
-    """Writes `encoder.P.onnx`, `decoder.P.onnx` and `anylabeling.P.yaml` for every precision P; returns their folder.
+    """Writes `encoder.P.onnx`, `decoder.P.onnx` and `anylabeling.P.yaml` for every precision P that ONNX files have.
+
+    Returns:
+        Their folder.
 
     Raises:
-        ArtifactError: the artifacts are damaged or have no ONNX files of that precision.
+        ArtifactError: the artifacts are damaged or lack a precision.
         ExportError: the output cannot be written.
         ParityError: a mask differs from that of our runtime; nothing was published.
     """
     manifest, destination = read_manifest(artifacts), sam_folder(artifacts)
     with workspace(destination) as folder:
-        for precision in precisions:
+        for precision in (name for name in precisions if name != "fp16"):  # which is for TFLite
             write_precision(artifacts, manifest, precision, folder)
             check_masks(artifacts, precision, folder)
         publish(folder, destination)

@@ -32,6 +32,7 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--format", "coreml"], "format coreml: expected onnx or tflite"),
         (["--layout", "sam2"], "layout sam2: expected tinysam or sam"),
         (["--layout", "sam", "--format", "tflite"], "layout sam consists of ONNX files"),
+        (["--layout", "sam", "--precision", "fp16"], "layout sam consists of ONNX files"),
         (["--least-mask-iou", "70"], "least mask IoU 70.0: expected 0 to 1"),
         (["--target", "riscv"], "target riscv: expected arm or x86"),
         (["--variant", "tinysam"], "tinysam has no embedded weights: give --checkpoint"),
