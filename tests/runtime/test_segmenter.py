@@ -216,7 +216,7 @@ def test_what_is_not_an_image_is_named(segmenter: Segmenter, image: Any, message
     ("arguments", "message"),
     [
         ({"backend": "torch"}, "backend is 'torch', expected one of onnx, tflite"),
-        ({"precision": "fp16"}, "precision is 'fp16'"),
+        ({"precision": "int4"}, "precision is 'int4'"),
         ({"threads": 0}, "threads is 0"),
     ],
 )
