@@ -320,10 +320,11 @@ def equalize(model: onnx.ModelProto, feeds: Iterable[dict[str, Floats]], flatnes
     found = places(network)
     wanted = {tensor: axis for place in found for tensor, axis in place.tensors(network).items()}
     seen = observe_channels(model, wanted, feeds)
+    # Backwards: how large the columns of a layer are depends on its rows, which the pair behind it scales.
     rows = [
         equalize_place(place, network, [np.stack(seen[t]).astype(np.float64) for t in place.tensors(network)], flatness)
-        for place in found
-    ]
+        for place in reversed(found)
+    ][::-1]
     values = network.changed()
     for name, value in values.items():
         if not np.isfinite(value).all():
