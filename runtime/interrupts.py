@@ -1,13 +1,15 @@
 """Ctrl-C and SIGTERM in the commands."""
 
 import signal
+import sys
 
 
 class Interrupts:
     """Ends the command at Ctrl-C and at SIGTERM, so that `finally` blocks remove partial files.
 
     The exception alone does not always arrive: a finalizer swallows it, and native code on its way may turn it into
-    an error of its own. What was asked for is therefore kept here as well.
+    an error of its own. What was asked for is therefore kept here as well. Finalizers of files that it leaves half
+    written complain on standard error; that says nothing new, so it is not shown.
     """
 
     def __init__(self) -> None:
@@ -19,6 +21,7 @@ class Interrupts:
 
     def _end(self, _signal: int, _frame: object) -> None:
         self.asked = True
+        sys.unraisablehook = lambda _: None
         raise KeyboardInterrupt
 
     def check(self) -> None:

@@ -58,7 +58,7 @@ def test_a_run_is_not_overwritten(drawn, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "nowhere"], "nowhere/annotations.json: cannot be read"),
+        (["--data", "nowhere"], "nowhere: cannot be read"),
         (["--shards", "nowhere"], "no .tar shards"),
         (["--mode", "full-stage"], "needs a teacher"),
         (["--mode", "decoupled", "--teacher", "sam_vit_b"], "64 x 64, the student at 224"),

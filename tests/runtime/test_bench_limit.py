@@ -70,5 +70,5 @@ def test_the_product_of_onnxruntime_is_numpys(precision: str) -> None:
 def test_both_engines_count_the_same(real_artifacts: Path) -> None:
     counts: dict[tuple[str, str], set[int]] = {}
     for file in read_manifest(real_artifacts).files:
-        counts.setdefault((file.part, ""), set()).add(click_macs(real_artifacts / file.path, file))
+        counts.setdefault((file.part, file.precision), set()).add(click_macs(real_artifacts / file.path, file))
     assert all(len(found) == 1 and found.pop() > 1e8 for found in counts.values())
