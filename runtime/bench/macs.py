@@ -1,8 +1,8 @@
 """Counts the multiply-accumulates of one inference from the model file itself.
 
 Only matrix products and convolutions count, as is usual: element-wise operations are the overhead that a rate in
-GMAC/s shows. The count is that of the graph as it was written, whatever the engine makes of it: the same in both engines,
-and for fp32 and INT8 but for the fourth channel that an INT8 encoder reads.
+GMAC/s shows. The count is that of the graph as it was written, whatever the engine makes of it: the same in both
+engines, and for fp32 and INT8 but for the fourth channel that an INT8 encoder reads.
 
 1. A TFLite file has fixed shapes: its operators are read with the schema that LiteRT brings along.
 2. An ONNX file may have free axes: it runs once, without optimizations, and ONNX Runtime's profiler tells the shapes of
