@@ -7,7 +7,9 @@ LiteRT computes the float operations of a file in fp16 if the file's metadata al
    (`check_range`), and so have the squares inside layer norms.
 2. The graph is run with every result rounded to fp16 (`rounded_model`), for a judgement of its masks. Sums inside a
    matrix product are not rounded there; `make arm-half` judges the files where they are.
-3. Weights are stored in fp16, and the metadata allows the arithmetic (`store_half`).
+3. Weights are stored in fp16 (`store_half`), and an encoder's metadata allows the arithmetic (`allow_half`). A
+   decoder's does not: in fp16 XNNPACK refuses products of activations with constants that are stored in fewer bits than
+   float32, and the file would not load on such processors.
 """
 
 from collections.abc import Iterable
@@ -45,14 +47,13 @@ def allow_half(model: Any) -> None:
 
 
 def store_half(model: Any) -> None:
-    """Stores the weights of a float flatbuffer object in fp16 and allows fp16 arithmetic, in place."""
+    """Stores the weights of a float flatbuffer object in fp16, in place."""
 
     def chosen(subgraph: Any) -> list[int]:
         found = ((i, float_data(model, tensor)) for i, tensor in enumerate(subgraph.tensors))
         return [i for i, values in found if values is not None and values.size >= SMALLEST_CONSTANT]
 
     ConstantPacker(model, as_half).pack(chosen)
-    allow_half(model)
 
 
 def float_tensors(model: onnx.ModelProto) -> list[str]:

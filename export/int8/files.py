@@ -208,7 +208,8 @@ class PartQuantizer:
     def write_tflite(self, keep_float: frozenset[str]) -> dict[str, Any]:
         """Writes the INT8 TFLite file; what the manifest says of it.
 
-        What is float in it runs in fp16, if the model bears that and the processor can.
+        What is float in an encoder runs in fp16, if the model bears that and the processor can; in a decoder it does
+        not, see `tinysam.calibration.half`.
         """
         with quiet_native():
             content, facts = quantize_tflite(self.tflite, Graph(self.graph), self.found, keep_float | self.always_float)
@@ -216,7 +217,7 @@ class PartQuantizer:
         if self.part == "encoder":
             take_pixels_tflite(model, MEAN, STD, dequantize_code(model))
         pack_constants(model)
-        if self.half:
+        if self.half and self.part == "encoder":
             allow_half(model)
         (self.folder / f"{self.part}.int8.tflite").write_bytes(to_bytes(model))
         return facts

@@ -6,7 +6,7 @@ from pathlib import Path
 from ai_edge_litert import schema_py_generated as schema
 
 from tinysam.calibration.errors import CalibrationError
-from tinysam.calibration.half import check_range, rounded_model, store_half
+from tinysam.calibration.half import allow_half, check_range, rounded_model, store_half
 from tinysam.calibration.judge import Judge, Judgement
 from tinysam.calibration.tflite_constants import to_bytes
 from tinysam.export.errors import ParityError
@@ -82,9 +82,13 @@ def write_half(
     for part, quantizer in quantizers.items():
         model = schema.ModelT.InitFromPackedBuf(quantizer.tflite, 0)
         store_half(model)
+        if part == "encoder":
+            allow_half(model)
         (folder / f"{part}.fp16.tflite").write_bytes(to_bytes(model))
         file = model_file(folder, part, "fp16", "tflite", image_size, masks)
-        scheme = "weights in fp16, arithmetic in fp16 where the processor computes in it"
+        scheme = "weights in fp16"
+        if part == "encoder":
+            scheme += ", arithmetic in fp16 where the processor computes in it"
         files.append(replace(file, quantization={"scheme": scheme, **trial.describe()}))
     parity = check_masks(folder, files, cases)
     return [replace(file, parity=parity) for file in files]
