@@ -124,7 +124,7 @@ def test_a_prompt_that_does_not_fit_leaves_the_earlier_one(
 ) -> None:
     painted = "document.querySelector('#view').toDataURL()"
     picture = f"new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done({painted}))))"
-    clicks = [("click", 30 * (n % 7 + 1), 40 * (n // 7) + 60) for n in range(31)]
+    clicks = [("click", 6 * n + 30, 100) for n in range(31)]
     steps = ("evaluate", picture), ("press", TOOLBOX), ("drag", 40, 40, 250, 160), ("text", "#message")
     report = browser.run(site, ("open", str(photographs["coffee"])), *clicks, *steps, ("evaluate", picture))
     *_, before, _, _, message, after = report["results"]
