@@ -149,7 +149,7 @@ class Manifest:
         have = ", ".join(sorted({f"{f.engine} {f.precision}" for f in self.files})) or "nothing"
         raise ArtifactError(
             f"{self.variant}-{self.image_size} has no {part} for backend {engine}, precision {precision}; "
-            f"it has {have}: choose one of these, or export with --format {engine} --precision {precision}"
+            f"it has {have}: choose one of these, or export the model with others"
         )
 
 
