@@ -109,27 +109,42 @@ def table(result: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Options of the command."""
-    options = argparse.ArgumentParser(prog="python -m tinysam.evaluation.agreement", description=__doc__)
+def comparison_parser(command: str, description: str | None, limit: int) -> argparse.ArgumentParser:
+    """Options of a command that compares files with the fp32 files of an artifact folder; `limit`: its default."""
+    options = argparse.ArgumentParser(prog=f"python -m tinysam.evaluation.{command}", description=description)
     options.add_argument("--data", type=Path, required=True, help="COCO-format folder with masks")
     options.add_argument("--reference", type=Path, required=True, help="artifact folder with fp32 ONNX files")
-    options.add_argument("artifacts", type=Path, nargs="+", help="artifact folders with INT8 files")
+    options.add_argument("artifacts", type=Path, nargs="+", help="artifact folders with the files to compare")
     options.add_argument("--backend", nargs="+", default=list(FORMATS), choices=tuple(FORMATS))
-    options.add_argument("--limit", type=int, default=0, help="photographs, evenly spread (0: all)")
-    options.add_argument("--max-masks", type=int, default=6, help="of a photograph (0: all)")
+    shown = "photographs, evenly spread (0: all; default: %(default)s)"
+    options.add_argument("--limit", type=int, default=limit, help=shown)
     options.add_argument("--threads", type=int)
     options.add_argument("--json", type=Path, help="also write the figures here")
     return options
 
 
+def open_models(arguments: argparse.Namespace, precision: str) -> tuple[Segmenter, dict[str, Segmenter]]:
+    """The reference, and every folder and backend to compare in this precision by its name in the table."""
+    threads = arguments.threads or usable_cores()
+    candidates = {
+        f"{folder} {backend}": ModelChoice(backend, folder, precision, threads=threads).open()
+        for folder in arguments.artifacts
+        for backend in arguments.backend
+    }
+    return ModelChoice("onnx", arguments.reference, "fp32", threads=threads).open(), candidates
+
+
+def parser() -> argparse.ArgumentParser:
+    """Options of the command."""
+    options = comparison_parser("agreement", __doc__, limit=0)
+    options.add_argument("--max-masks", type=int, default=6, help="of a photograph (0: all)")
+    return options
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Compares all candidates and prints the table."""
-    threads = arguments.threads or usable_cores()
-    segmenters = {"fp32": ModelChoice("onnx", arguments.reference, "fp32", threads=threads).open()}
-    for folder in arguments.artifacts:
-        for backend in arguments.backend:
-            segmenters[f"{folder} {backend}"] = ModelChoice(backend, folder, "int8", threads=threads).open()
+    reference, candidates = open_models(arguments, "int8")
+    segmenters = {"fp32": reference} | candidates
     photos = spread(read_coco(arguments.data), arguments.limit)
     found: dict[str, list[Row]] = {name: [] for name in segmenters}
     for photo, picture in tqdm(ahead(read_photo, photos), total=len(photos), unit="photo"):

@@ -16,10 +16,8 @@ from tqdm import tqdm
 
 from tinysam.datasets.coco import read_coco
 from tinysam.datasets.reading import ahead, read_photo
-from tinysam.evaluation.backends import ModelChoice
+from tinysam.evaluation.agreement import comparison_parser, open_models
 from tinysam.evaluation.tasks import spread
-from tinysam.runtime.engines import usable_cores
-from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.run_command import run_command
@@ -41,27 +39,14 @@ def best_matches(expected: NDArray[np.bool_], found: NDArray[np.bool_]) -> NDArr
 
 def parser() -> argparse.ArgumentParser:
     """Options of the command."""
-    options = argparse.ArgumentParser(prog="python -m tinysam.evaluation.everything_agreement", description=__doc__)
-    options.add_argument("--data", type=Path, required=True, help="COCO-format folder")
-    options.add_argument("--reference", type=Path, required=True, help="artifact folder with fp32 ONNX files")
-    options.add_argument("artifacts", type=Path, nargs="+", help="artifact folders with the files to compare")
-    options.add_argument("--backend", nargs="+", default=list(FORMATS), choices=tuple(FORMATS))
+    options = comparison_parser("everything_agreement", __doc__, limit=20)
     options.add_argument("--precision", default="int8", help="of the candidates (default: int8)")
-    options.add_argument("--limit", type=int, default=20, help="photographs, evenly spread (0: all; default: 20)")
-    options.add_argument("--threads", type=int)
-    options.add_argument("--json", type=Path, help="also write the figures here")
     return options
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Compares all candidates and prints a table."""
-    threads = arguments.threads or usable_cores()
-    reference = ModelChoice("onnx", arguments.reference, "fp32", threads=threads).open()
-    candidates = {
-        f"{folder} {backend}": ModelChoice(backend, folder, arguments.precision, threads=threads).open()
-        for folder in arguments.artifacts
-        for backend in arguments.backend
-    }
+    reference, candidates = open_models(arguments, arguments.precision)
     settings = EverythingSettings.of_model(reference.manifest.everything, hierarchical=False)
     photos = spread(read_coco(arguments.data), arguments.limit)
     matches: dict[str, list[NDArray[np.float64]]] = {name: [] for name in candidates}
