@@ -9,6 +9,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from tinysam.calibration.arrays import Floats
+from tinysam.calibration.observers import quiet_session
 from tinysam.calibration.onnx_graph import Graph
 
 
@@ -28,9 +29,7 @@ def with_outputs(source: onnx.ModelProto, tensors: list[str]) -> ort.InferenceSe
     model.CopyFrom(source)
     del model.graph.output[:]
     model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    return ort.InferenceSession(model.SerializeToString(), options)
+    return quiet_session(model)
 
 
 def layer_errors(
