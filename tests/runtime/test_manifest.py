@@ -12,13 +12,13 @@ from tests.runtime.conftest import REPOSITORY
 from tinysam.runtime import ArtifactError
 from tinysam.runtime.manifest import (
     FILE_NAME,
-    main,
     manifest_from_dict,
     read_manifest,
     rehash_manifest,
     verify_file,
     write_manifest,
 )
+from tinysam.runtime.manifest.__main__ import main
 
 
 def documented() -> dict[str, Any]:
