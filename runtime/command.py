@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from tinysam.runtime.engines.formats import FORMATS
@@ -32,11 +34,14 @@ from tinysam.runtime.errors import (
 )
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.formats import VIDEO_FORMATS
-from tinysam.runtime.image import STDIN, load_image
+from tinysam.runtime.geometry import Frame
+from tinysam.runtime.image import STDIN, Photo, load_image
 from tinysam.runtime.interrupts import Interrupts
 from tinysam.runtime.locate import find_artifacts
-from tinysam.runtime.objects import ObjectPrompt, group_prompts, segment
+from tinysam.runtime.memory import trim
+from tinysam.runtime.objects import ObjectPrompt, group_prompts, segment, segment_encoded
 from tinysam.runtime.outputs.write import are_written, write_result
+from tinysam.runtime.preprocess import resize
 from tinysam.runtime.quiet import quiet_native
 from tinysam.runtime.results import Result
 from tinysam.runtime.segmenter import Segmenter
@@ -46,6 +51,8 @@ from tinysam.runtime.tracking import Tracker
 
 _FATAL = {ArtifactError: EXIT_ARTIFACTS, EngineMissingError: EXIT_ENGINE, OutputError: EXIT_OUTPUT}
 """Errors that every further picture would meet as well, with their exit codes."""
+_LARGE = 4_000_000
+"""Pixels, of four bytes each, from which on it is worth decoding a photograph twice."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -117,11 +124,12 @@ def _run_all(
 ) -> int:
     """Segments every picture; a summary follows if there are several."""
     settings = everything_settings(segmenter, options)
+    thrifty = len(sources) == 1
     failures, worst = 0, 0
     with Progress(len(sources), sys.stderr, shown=not options.quiet) as progress:
         for source in sources:
             try:
-                report = run_one(source, segmenter, prompts, settings, options)
+                report = run_one(source, segmenter, prompts, settings, options, thrifty)
             except Exception as error:  # whatever is wrong with a picture, the next one gets its turn
                 interrupts.check()
                 progress.clear()
@@ -164,8 +172,12 @@ def run_one(
     prompts: list[ObjectPrompt],
     settings: EverythingSettings,
     options: argparse.Namespace,
+    thrifty: bool = False,
 ) -> list[str]:
     """Reads, segments and writes one picture or video; returns the lines to print.
+
+    With `thrifty`, for the only picture of a run, a large photograph is not held while the model is, nor the model
+    while the overlay is drawn: the photograph is decoded again for that.
 
     Raises:
         TinySamError, EngineMissingError, FileNotFoundError: what is wrong with it, the model or the output folder.
@@ -173,21 +185,62 @@ def run_one(
     if source.is_video:
         return _run_video(source, segmenter, prompts, options)
     times: dict[str, float] = {}
-    with quiet_native(drop_all=True):
-        photo = _timed(times, "decode image", lambda: load_image(source.path, options.max_pixels))
-    with quiet_native():
-        embedding = embedding_path(segmenter, source, options)
-        result = segment(segmenter, photo.image, prompts, settings, Path(source.path).name, not options.raw, embedding)
+    photo = _decoded(times, source, options)
+    for what in photo.notes:
+        note(source.path, what)
+    embedding, name = embedding_path(segmenter, source, options), Path(source.path).name
+    large = photo.image.width * photo.image.height >= _LARGE
+    shown: Image.Image | None = None
+    if thrifty and large and prompts and source.path != STDIN and embedding is None:
+        frame = Frame((photo.image.height, photo.image.width), segmenter.manifest.image_size)
+        pixels = resize(photo.image, frame)
+        del photo
+        result = _segment_thriftily(segmenter, pixels, frame, prompts, name, not options.raw)
+        if "overlay" in options.format:
+            shown = _decoded(times, source, options).for_overlay
+    else:
+        with quiet_native():
+            result = segment(segmenter, photo.image, prompts, settings, name, not options.raw, embedding)
+        shown = photo.for_overlay
     times |= result.timing_ms
-    for what in (*photo.notes, *result.notes):
+    for what in result.notes:
         note(source.path, what)
     path = None if source.path == STDIN else Path(source.path)
     written = _timed(
         times,
         "write",
-        lambda: write_result(result, photo.for_overlay, Path(options.out), source.stem, options.format, path),
+        lambda: write_result(result, shown, Path(options.out), source.stem, options.format, path),
     )
     return _report(source, result, written, times, options.timing)
+
+
+def _segment_thriftily(
+    segmenter: Segmenter,
+    pixels: NDArray[np.uint8],
+    frame: Frame,
+    prompts: list[ObjectPrompt],
+    name: str,
+    clean: bool,
+) -> Result:
+    """Segments a resized photograph, each graph in memory only while it runs."""
+    trim()
+    with quiet_native():
+        segmenter.set_resized(pixels, frame.original_size)
+        segmenter.graphs.release("encoder")
+        trim()
+        result = segment_encoded(segmenter, prompts, name, clean)
+    segmenter.graphs.release("decoder")
+    segmenter.reset_image()
+    trim()
+    return result
+
+
+def _decoded(times: dict[str, float], source: Source, options: argparse.Namespace) -> Photo:
+    start = time.perf_counter()
+    with quiet_native(drop_all=True):
+        photo = load_image(source.path, options.max_pixels)
+    times["decode image"] = times.get("decode image", 0.0) + 1e3 * (time.perf_counter() - start)
+    return photo
 
 
 def embedding_path(segmenter: Segmenter, source: Source, options: argparse.Namespace) -> Path | None:

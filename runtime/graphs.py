@@ -147,10 +147,10 @@ class Graphs(Model):
         self._engine(part)
         return 1e3 * (time.perf_counter() - start)
 
-    def release(self, part: str) -> None:
-        """Frees the memory of `encoder` or `decoder`; its next use loads it again."""
+    def release(self, part: str) -> bool:
+        """Frees the memory of `encoder` or `decoder`, whose next use loads it again; False if it is not loaded."""
         with self._lock:
-            self._loaded.pop(part, None)
+            return self._loaded.pop(part, None) is not None
 
     def _engine(self, part: str) -> engines.Engine:
         with self._lock:

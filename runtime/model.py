@@ -66,6 +66,10 @@ class Model(ABC):
         """Loads `encoder` or `decoder` now rather than at its first use; returns the milliseconds that it took."""
         return 0.0
 
+    def release(self, part: str) -> bool:
+        """Frees the memory of `encoder` or `decoder`, whose next use loads it again; False if there is none to free."""
+        return False
+
     def embedding_nchw(self, embedding: Floats) -> Floats:
         """The embedding that `encode` gave, as (1, 256, grid, grid)."""
         return embedding

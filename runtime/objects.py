@@ -77,19 +77,35 @@ def segment(
     Raises:
         PromptError, ImageError, ArtifactError, EngineMissingError: see `Segmenter`.
     """
-    notes: tuple[str, ...] = ()
     if prompts:
         _encode(segmenter, image, embedding)
-        timing_ms = segmenter.timing_ms | {"load decoder": segmenter.graphs.load("decoder")}
-        masks = [_prompted(segmenter, prompt, timing_ms, clean) for prompt in prompts]
-        notes = tuple(f"object {index + 1}: empty mask" for index, mask in enumerate(masks) if not mask.area)
-    else:
-        everything = segment_everything(segmenter, image, settings)
-        masks, notes, timing_ms = everything.masks, everything.notes, everything.timing_ms
+        return segment_encoded(segmenter, prompts, name, clean)
+    found = segment_everything(segmenter, image, settings)
+    return _result(segmenter, name, (image.height, image.width), found.masks, found.timing_ms, found.notes)
+
+
+def segment_encoded(
+    segmenter: Segmenter, prompts: Sequence[ObjectPrompt], name: str = "image", clean: bool = True
+) -> Result:
+    """As `segment`, for the photograph that the segmenter holds and at least one prompt."""
+    timing_ms = segmenter.timing_ms | {"load decoder": segmenter.graphs.load("decoder")}
+    masks = [_prompted(segmenter, prompt, timing_ms, clean) for prompt in prompts]
+    notes = tuple(f"object {index + 1}: empty mask" for index, mask in enumerate(masks) if not mask.area)
+    return _result(segmenter, name, segmenter.frame.original_size, masks, timing_ms, notes)
+
+
+def _result(
+    segmenter: Segmenter,
+    name: str,
+    size: tuple[int, int],
+    masks: list[MaskRecord],
+    timing_ms: dict[str, float],
+    notes: tuple[str, ...],
+) -> Result:
     graphs = segmenter.graphs
     return Result(
         name=name,
-        image_size=(image.height, image.width),
+        image_size=size,
         masks=masks,
         model=f"{graphs.manifest.variant}-{graphs.manifest.image_size}",
         backend=graphs.backend,

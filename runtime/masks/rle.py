@@ -97,12 +97,23 @@ class Rle:
     def decode_crop(self, box: tuple[int, int, int, int]) -> Bools:
         """The part x0 <= x < x1, y0 <= y < y1 of the mask, box = (x0, y0, x1, y1)."""
         x0, y0, x1, y1 = box
-        height = self.size[0]
-        ends = np.clip(np.cumsum(self.counts), x0 * height, x1 * height)
-        lengths = np.diff(ends, prepend=x0 * height)
-        value = np.arange(len(lengths)) % 2 == 1
-        columns = np.repeat(value, lengths).reshape(x1 - x0, height)
-        return np.ascontiguousarray(columns[:, y0:y1].T)
+        height, bounds = self.size[0], self._ends
+        crop = np.empty((y1 - y0, x1 - x0), np.bool_)
+        step = max(1, _BLOCK_PIXELS // max(1, height))
+        for first in range(x0, x1, step):
+            last = min(first + step, x1)
+            # The run that the block begins in, and the one that it ends in.
+            begin, end = np.searchsorted(bounds, (first * height, last * height - 1), "right")
+            ends = np.minimum(bounds[begin : end + 1], last * height)
+            value = np.arange(begin, end + 1) % 2 == 1
+            columns = np.repeat(value, np.diff(ends, prepend=first * height)).reshape(last - first, height)
+            crop[:, first - x0 : last - x0] = columns[:, y0:y1].T
+        return crop
+
+    @cached_property
+    def _ends(self) -> Ints:
+        """Where each run ends."""
+        return np.cumsum(self.counts)
 
     @cached_property
     def area(self) -> int:

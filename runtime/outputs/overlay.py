@@ -1,7 +1,7 @@
 """The photograph with its masks: tinted areas, thin bright outlines, and the prompts."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,57 +16,72 @@ _NEGATIVE: Color = (231, 76, 60)
 _WHITE: Color = (255, 255, 255)
 _SHADOW: Color = (0, 0, 0)
 _SUPERSAMPLING = 4
-_BAND_ROWS = 256
-"""Large masks are drawn in bands of so many rows: no copy of a photograph's size is made."""
+_STRIP_COLUMNS = 512
+"""Masks are drawn in strips of so many columns: nothing but the photograph itself has its size."""
 
 Bools = NDArray[np.bool_]
 
 
 def draw_overlay(image: Image.Image, result: Result) -> None:
     """Draws the result onto its photograph, in place (RGB, original size)."""
-    top = _topmost(result)
     thickness = max(1, round(max(image.size) / 320))
-    for index, mask in enumerate(result.masks):
-        for x0, y0, visible in _bands(top, index + 1, mask):
-            _paste(image, color(index), visible, (x0, y0), FILL_OPACITY)
-    for index, mask in enumerate(result.masks):
-        _outline(image, mask, top, index + 1, thickness)
+    for left in range(0, image.width, _STRIP_COLUMNS):
+        _draw_strip(image, result.masks, left, min(left + _STRIP_COLUMNS, image.width), thickness)
     radius = max(3.0, max(image.size) / 110)
     for index, mask in enumerate(result.masks):
         if mask.crop_box is None:
             _draw_prompt(image, mask, lighter(color(index), 0.6), radius)
 
 
-def _topmost(result: Result) -> NDArray[Any]:
-    """Number of the last mask that each pixel belongs to, from 1: the smallest, where masks come sorted by area."""
-    top = np.zeros(result.image_size, np.uint8 if len(result.masks) < 256 else np.uint16)
-    for index, mask in enumerate(result.masks):
-        x0, y0, x1, y1 = mask.rle.box
-        top[y0:y1, x0:x1][mask.rle.decode_crop(mask.rle.box)] = index + 1
-    return top
+def _draw_strip(image: Image.Image, masks: Sequence[MaskRecord], left: int, right: int, thickness: int) -> None:
+    """Tints and outlines the masks between two columns."""
+    boxes = (_between(mask, left, right) for mask in masks)
+    parts = [_Part(number + 1, masks[number], box) for number, box in enumerate(boxes) if box]
+    # Number of the last mask that each pixel belongs to: the smallest, where masks come sorted by area.
+    top = np.zeros((image.height, right - left), np.uint8 if len(masks) < 256 else np.uint16)
+    for part in parts:
+        part.within(top, left)[part.mask.rle.decode_crop(part.box)] = part.number
+    for part in parts:
+        _paste(image, color(part.number - 1), part.within(top, left) == part.number, part.box[:2], FILL_OPACITY)
+    for part in parts:
+        _outline(image, part, part.within(top, left) == part.number, thickness)
 
 
-def _bands(top: NDArray[Any], number: int, mask: MaskRecord) -> Iterator[tuple[int, int, Bools]]:
-    """Where a mask is on top, in horizontal bands of its box: x and y of a band's corner, and its pixels."""
+class _Part(NamedTuple):
+    """What a strip holds of a mask."""
+
+    number: int
+    """Of the mask, from 1."""
+    mask: MaskRecord
+    box: tuple[int, int, int, int]
+    """x0, y0, x1, y1 of the mask's box in the strip."""
+
+    def within(self, strip: NDArray[Any], left: int) -> NDArray[Any]:
+        """The box of a strip that begins at column `left`."""
+        x0, y0, x1, y1 = self.box
+        return strip[y0:y1, x0 - left : x1 - left]
+
+
+def _between(mask: MaskRecord, left: int, right: int) -> tuple[int, int, int, int] | None:
+    """The part of a mask's box between two columns."""
     x0, y0, x1, y1 = mask.rle.box
-    for y in range(y0, y1, _BAND_ROWS):
-        yield x0, y, top[y : min(y + _BAND_ROWS, y1), x0:x1] == number
+    x0, x1 = max(x0, left), min(x1, right)
+    return (x0, y0, x1, y1) if x0 < x1 else None
 
 
-def _outline(image: Image.Image, mask: MaskRecord, top: NDArray[Any], number: int, thickness: int) -> None:
+def _outline(image: Image.Image, part: _Part, visible: Bools, thickness: int) -> None:
     """A bright line inside the mask's edge with a soft shadow, where no other mask lies on it."""
-    inside = mask.rle.decode_crop(mask.rle.box)
-    rgb = lighter(color(number - 1), 0.55)
-    _, box_y, _, _ = mask.rle.box
-    for x0, y0, visible in _bands(top, number, mask):
-        # Rows around the band decide how far its own are from the edge.
-        first = max(0, y0 - box_y - 2 * thickness)
-        around = inside[first : y0 - box_y + len(visible) + 2 * thickness]
-        core = _eroded(around, thickness)
-        shadow = core & ~_eroded(core, thickness)
-        rows = slice(y0 - box_y - first, y0 - box_y - first + len(visible))
-        _paste(image, _SHADOW, shadow[rows] & visible, (x0, y0), 0.25)
-        _paste(image, rgb, (around & ~core)[rows] & visible, (x0, y0), 1.0)
+    x0, y0, x1, _ = part.box
+    rgb = lighter(color(part.number - 1), 0.55)
+    # Columns beside the strip decide how far its own are from the edge.
+    wide = _between(part.mask, x0 - 2 * thickness, x1 + 2 * thickness)
+    assert wide is not None
+    around = part.mask.rle.decode_crop(wide)
+    core = _eroded(around, thickness)
+    shadow = core & ~_eroded(core, thickness)
+    columns = slice(x0 - wide[0], x1 - wide[0])
+    _paste(image, _SHADOW, shadow[:, columns] & visible, (x0, y0), 0.25)
+    _paste(image, rgb, (around & ~core)[:, columns] & visible, (x0, y0), 1.0)
 
 
 def _eroded(mask: Bools, pixels: int) -> Bools:

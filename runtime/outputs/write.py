@@ -34,7 +34,12 @@ _DETAILED_DATES = (0x9003, 0x9004, 0x9010, 0x9011, 0x9012, 0x9290, 0x9291, 0x929
 
 
 def write_result(
-    result: Result, image: Image.Image, folder: Path, stem: str, formats: Sequence[str], photo: Path | None = None
+    result: Result,
+    image: Image.Image | None,
+    folder: Path,
+    stem: str,
+    formats: Sequence[str],
+    photo: Path | None = None,
 ) -> list[Path]:
     """Writes files named `stem` and the suffix of each format (see `tinysam.runtime.formats`); returns their paths.
 
@@ -42,7 +47,7 @@ def write_result(
 
     Args:
         result: masks of one photograph.
-        image: the photograph, RGB.
+        image: the photograph, RGB; None if there is no overlay among the formats.
         folder: of the files; it is made if need be.
         stem: beginning of their names.
         formats: keys of `FORMATS`.
@@ -60,6 +65,7 @@ def write_result(
         path = folder / (stem + FORMATS[name].suffix)
         with replacing(path) as stream:
             if name == "overlay":
+                assert image is not None
                 _write_overlay(result, image, stream)
             elif name == "labelme":
                 write_labelme(result, stream, _relative(photo, folder) if photo else result.name)

@@ -18,7 +18,7 @@ from PIL import Image
 from tests.runtime import disc_model
 from tests.runtime.conftest import picture
 from tests.runtime.test_samples import wide_gamut
-from tinysam.runtime import cli, desk, errors
+from tinysam.runtime import cli, command, desk, errors
 from tinysam.runtime.errors import PromptError
 from tinysam.runtime.manifest import read_manifest, write_manifest
 from tinysam.runtime.objects import group_prompts
@@ -71,6 +71,23 @@ def test_point_gives_one_object_and_an_overlay(photo: Path, capfd: pytest.Captur
     (mask,) = masks_of(Path("out/photo.npz"))
     assert mask[20, 30]
     assert not mask[0, 0]
+
+
+def test_the_only_large_picture_is_decoded_twice_and_gives_the_same(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One picture: the model is not held beside it. Two pictures: it is."""
+    for name in ("a", "b"):
+        picture(2400, 1700).save(tmp_path / f"{name}.jpg", quality=80)
+    decoded: list[str] = []
+    load = command.load_image
+    monkeypatch.setattr(command, "load_image", lambda path, limit: decoded.append(Path(path).name) or load(path, limit))
+    prompt = ("--point", "1200,800", "--format", "overlay,npz")
+    assert Ran(("a.jpg", *prompt, "--out", "one"), capfd).code == 0
+    assert Ran(("a.jpg", "b.jpg", *prompt, "--out", "two"), capfd).code == 0
+    assert decoded == ["a.jpg", "a.jpg", "a.jpg", "b.jpg"]
+    for name in ("a.overlay.jpg", "a.npz"):
+        assert Path("one", name).read_bytes() == Path("two", name).read_bytes()
 
 
 def test_boxes_give_an_object_each(photo: Path, capfd: pytest.CaptureFixture[str]) -> None:

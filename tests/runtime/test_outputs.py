@@ -278,9 +278,9 @@ def test_unwritable_folder_is_said(tmp_path: Path, result: Result) -> None:
         write(result, tmp_path, "json")
 
 
-def test_overlay_does_not_depend_on_the_bands_it_is_drawn_in(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, banded = picture(SIZE[1], SIZE[0]), picture(SIZE[1], SIZE[0])
+def test_overlay_does_not_depend_on_the_strips_it_is_drawn_in(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, narrow = picture(SIZE[1], SIZE[0]), picture(SIZE[1], SIZE[0])
     draw_overlay(whole, result)
-    monkeypatch.setattr(overlay, "_BAND_ROWS", 7)
-    draw_overlay(banded, result)
-    np.testing.assert_array_equal(np.asarray(banded), np.asarray(whole))
+    monkeypatch.setattr(overlay, "_STRIP_COLUMNS", 7)
+    draw_overlay(narrow, result)
+    np.testing.assert_array_equal(np.asarray(narrow), np.asarray(whole))
