@@ -14,6 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.errors import CalibrationError
+from tinysam.runtime.engines import usable_cores
+from tinysam.runtime.engines.onnx import open_session
 
 SAMPLES_PER_IMAGE = 4096
 
@@ -105,10 +107,8 @@ def observe(model: onnx.ModelProto, tensors: list[str], feeds: Iterable[dict[str
 
 
 def quiet_session(model: onnx.ModelProto) -> ort.InferenceSession:
-    """A session that does not warn."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    return ort.InferenceSession(model.SerializeToString(), options)
+    """A session of a graph in memory, with every core."""
+    return open_session(model.SerializeToString(), usable_cores())
 
 
 def extremes_model(model: onnx.ModelProto, tensors: Mapping[str, int | None]) -> onnx.ModelProto:

@@ -32,6 +32,7 @@ from tinysam.distillation.teacher import copy_decoder
 from tinysam.models import build, get_variant, load
 from tinysam.runtime.atomic import write_atomically
 from tinysam.runtime.engines import usable_cores
+from tinysam.runtime.engines.formats import DEFAULT
 from tinysam.runtime.run_command import run_command
 
 METHODS: dict[str, tuple[str, ...]] = {
@@ -113,7 +114,7 @@ def student(plan: Plan, seed: int) -> Path:
 def export(plan: Plan, method: str, seed: int) -> list[str]:
     """Exports one run's weights to INT8."""
     folder = plan.folder(method, seed)
-    what = ("--variant", plan.variant, "--size", plan.size, "--checkpoint", folder / WEIGHTS, "--format", "onnx")
+    what = ("--variant", plan.variant, "--size", plan.size, "--checkpoint", folder / WEIGHTS, "--format", DEFAULT)
     return command("export.cli", *what, "--least-mask-iou", 0, "--out", folder)
 
 
@@ -156,7 +157,7 @@ def quantized(plan: Plan, method: str, seed: int) -> dict[str, float]:
     artifacts = folder / f"{plan.variant}-{plan.size}"
     if not artifacts.exists():
         run(export(plan, method, seed))
-    return measured(plan, folder / "eval-int8", "--backend", "onnx", "--artifacts", artifacts)
+    return measured(plan, folder / "eval-int8", "--backend", DEFAULT, "--artifacts", artifacts)
 
 
 def table(found: dict[str, list[dict[str, float]]]) -> str:

@@ -25,7 +25,7 @@ from tinysam.evaluation.backends import ModelChoice
 from tinysam.evaluation.prompted import Answers, decode, iou
 from tinysam.evaluation.tasks import spread
 from tinysam.runtime.engines import usable_cores
-from tinysam.runtime.engines.formats import FORMATS
+from tinysam.runtime.engines.formats import FORMATS, ONNX
 from tinysam.runtime.prompts import Prompts
 from tinysam.runtime.run_command import run_command
 from tinysam.runtime.segmenter import Segmenter
@@ -131,7 +131,7 @@ def open_models(arguments: argparse.Namespace, precision: str) -> tuple[Segmente
         for folder in arguments.artifacts
         for backend in arguments.backend
     }
-    return ModelChoice("onnx", arguments.reference, "fp32", threads=threads).open(), candidates
+    return ModelChoice(ONNX.name, arguments.reference, "fp32", threads=threads).open(), candidates
 
 
 def parser() -> argparse.ArgumentParser:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tinysam.runtime.engines.formats import FORMATS
+from tinysam.runtime.engines.formats import DEFAULT, FORMATS
 from tinysam.runtime.manifest import sha256_file
 from tinysam.runtime.quiet import quiet_native
 from tinysam.runtime.segmenter import Segmenter
@@ -25,9 +25,9 @@ def run_quietly(segmenter: Segmenter) -> None:
 class ModelChoice:
     """Which model on which backend."""
 
-    backend: str = "onnx"
+    backend: str = DEFAULT
     artifacts: Path | None = None
-    """Artifact folder, for onnx and tflite."""
+    """Artifact folder, for every backend but torch."""
     precision: str = "int8"
     variant: str = "nano"
     """For torch."""

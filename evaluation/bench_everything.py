@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from tinysam.models import Sam, build, get_variant, load, normalize
 from tinysam.runtime import Segmenter
+from tinysam.runtime.engines.formats import DEFAULT
 from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.everything.points import point_grid
 from tinysam.runtime.everything.settings import EverythingSettings
@@ -137,7 +138,7 @@ def main() -> None:
         for file in Segmenter(options.artifacts, precision="fp32").manifest.files
         if file.part == "decoder"
     }
-    reference = segmenters["onnx", "fp32"]
+    reference = segmenters[DEFAULT, "fp32"]
     model = _model(options.checkpoint, reference.manifest.variant, reference.manifest.image_size)
     picture = Image.open(options.image).convert("RGB") if options.image else _cat()
     changes: dict[str, Any] = {"points_per_side": options.points_per_side}

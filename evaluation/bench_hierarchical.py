@@ -30,7 +30,7 @@ from tinysam.datasets.coco import Photo, read_coco
 from tinysam.evaluation import everything_worker
 from tinysam.evaluation.report import mean
 from tinysam.evaluation.tasks import spread
-from tinysam.runtime.engines.formats import FORMATS
+from tinysam.runtime.engines.formats import DEFAULT, FORMATS
 from tinysam.runtime.run_command import run_command
 
 FIGURES = ("cpu_s", "wall_s", "prompts", "drawn", "relaxed")
@@ -163,7 +163,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("artifacts", type=Path)
     top.add_argument("data", type=Path, help="folder with annotations.json (COCO format) and images/")
     top.add_argument("--limit", type=int, default=0, help="photographs, evenly spread over the set (0: all)")
-    top.add_argument("--backend", default="onnx", choices=tuple(FORMATS))
+    top.add_argument("--backend", default=DEFAULT, choices=tuple(FORMATS))
     top.add_argument("--precision", default="int8", choices=("int8", "fp32"))
     top.add_argument("--threads", type=int, default=2)
     top.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings than the model's")

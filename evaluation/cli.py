@@ -22,6 +22,7 @@ from tinysam.evaluation.sweep import SWEPT, SweepTask, Values
 from tinysam.evaluation.tasks import PromptedTask, Task, spread
 from tinysam.runtime.atomic import write_atomically
 from tinysam.runtime.engines import usable_cores
+from tinysam.runtime.engines.formats import DEFAULT
 from tinysam.runtime.manifest import sha256_file
 from tinysam.runtime.run_command import run_command
 
@@ -45,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--engine", choices=("local", "ray"), default="local", help="where: this process, or a Ray cluster")
     p.add_argument("--workers", type=int, default=2, help="models at work at the same time (ray)")
     model = p.add_argument_group("model")
-    model.add_argument("--backend", choices=BACKENDS, default="onnx")
+    model.add_argument("--backend", choices=BACKENDS, default=DEFAULT)
     model.add_argument("--artifacts", type=Path, help="artifact folder (onnx, tflite)")
     model.add_argument("--precision", choices=("int8", "fp32"), default="int8", help="(onnx, tflite)")
     model.add_argument("--variant", default="nano", help="(torch)")

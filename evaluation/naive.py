@@ -17,12 +17,12 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.feeds import image_feeds
 from tinysam.calibration.images import load_image_set
-from tinysam.export.int8.files import calibration_runs, float_model
+from tinysam.export.int8.files import calibration_runs, part_feeds
 from tinysam.export.tensors import model_file
-from tinysam.runtime.manifest import read_manifest, write_manifest
+from tinysam.runtime.engines.formats import ONNX
+from tinysam.runtime.graphs import Graphs
+from tinysam.runtime.manifest import PARTS, read_manifest, write_manifest
 from tinysam.runtime.run_command import run_command
-
-PARTS = ("encoder", "decoder")
 
 
 class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -48,22 +48,18 @@ def write_naive(source: Path, destination: Path, count: int, signed: bool) -> No
     destination.mkdir(parents=True)
     manifest = read_manifest(source)
     images = load_image_set(None, count, long_side=manifest.image_size).images
-    runs = calibration_runs(float_model(source), list(image_feeds(images, manifest)), manifest.image_size // 4, 0)
-    feeds = {
-        "encoder": [{"image": run.feed.image} for run in runs],
-        "decoder": [{"image_embeddings": run.embedding, **prompt} for run in runs for prompt in run.prompts],
-    }
+    runs = calibration_runs(Graphs(source, ONNX.name, "fp32"), list(image_feeds(images, manifest)), 0)
     for part in PARTS:
         quantize_static(
-            source / f"{part}.fp32.onnx",
-            destination / f"{part}.int8.onnx",
-            Reader(feeds[part]),
+            source / ONNX.file_name(part, "fp32"),
+            destination / ONNX.file_name(part, "int8"),
+            Reader(part_feeds(part, runs)),
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
     masks = len(manifest.mask_tokens)
-    files = tuple(model_file(destination, part, "int8", "onnx", manifest.image_size, masks) for part in PARTS)
+    files = tuple(model_file(destination, part, "int8", ONNX.name, manifest.image_size, masks) for part in PARTS)
     write_manifest(replace(manifest, files=files), destination)
 
 

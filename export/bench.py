@@ -13,7 +13,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +22,24 @@ import torch
 
 from tinysam.calibration.feeds import image_feed
 from tinysam.calibration.images import load_image_set
-from tinysam.export.engine import load_engine
+from tinysam.export.engine import FeedModel, open_files
 from tinysam.export.pipeline import export
 from tinysam.export.reference import Reference, ReferenceCase
 from tinysam.export.settings import ExportSettings
-from tinysam.export.tensors import ENCODE, decoder_inputs, encoder_inputs
+from tinysam.export.tensors import cut
+from tinysam.export.torch_model import TorchModel
 from tinysam.models.checkpoint import load
 from tinysam.models.variants import build, get_variant
 from tinysam.runtime.bench.limit import GMAC as PRODUCT_GMAC
 from tinysam.runtime.bench.limit import PRECISIONS, product_jobs
 from tinysam.runtime.bench.macs import click_macs
 from tinysam.runtime.bench.report import machine
-from tinysam.runtime.contract import decode_name
-from tinysam.runtime.manifest import Manifest, read_manifest
+from tinysam.runtime.engines.formats import FORMATS
+from tinysam.runtime.manifest import PARTS, Manifest, read_manifest
 
 Job = Callable[[], Any]
 
 SUBJECTS = (("nano", 448), ("tinysam", 1024))
-KINDS = (("onnx", "fp32"), ("onnx", "int8"), ("tflite", "fp32"), ("tflite", "int8"))
 
 
 def prepared(name: str, size: int, out: Path) -> ExportSettings:
@@ -56,7 +57,7 @@ def prepared(name: str, size: int, out: Path) -> ExportSettings:
         checkpoint=checkpoint,
         image_size=size,
         precisions=("fp32", "int8"),
-        formats=("onnx", "tflite"),
+        formats=tuple(FORMATS),
         target="arm" if platform.machine() in ("aarch64", "arm64") else "x86",
         calib=None,
         calib_count=4,
@@ -67,32 +68,28 @@ def prepared(name: str, size: int, out: Path) -> ExportSettings:
     return settings
 
 
-def encoder_jobs(settings: ExportSettings, manifest: Manifest, case: ReferenceCase, threads: int) -> dict[str, Job]:
+def candidates(settings: ExportSettings, manifest: Manifest, threads: int) -> dict[str, FeedModel]:
+    """The plain PyTorch model, and the files of every engine and precision."""
+    sam = load(settings.variant, settings.checkpoint, settings.image_size)
+    found = {"torch eager": FeedModel(TorchModel(sam, manifest))}
+    for engine in settings.formats:
+        for precision in settings.precisions:
+            pair = [manifest.find(part, engine, precision) for part in PARTS]
+            found[f"{engine} {precision}"] = FeedModel(open_files(settings.folder, manifest, pair, threads))
+    return found
+
+
+def encoder_jobs(models: dict[str, FeedModel], case: ReferenceCase) -> dict[str, Job]:
     """One encoder run per candidate."""
-    sam = load(settings.variant, settings.checkpoint, settings.image_size)
-    reference = Reference(sam, settings.mask_tokens)
-    jobs: dict[str, Job] = {"torch eager": lambda: reference.encode(case.image)}
-    for engine, precision in KINDS:
-        file = manifest.find("encoder", engine, precision)
-        model = load_engine(settings.folder, file, threads)
-        name, inputs = ("" if engine == "onnx" else ENCODE), encoder_inputs(engine, case.image)
-        jobs[f"{engine} {precision}"] = lambda m=model, n=name, i=inputs: m.run(n, i)  # type: ignore[misc]
-    return jobs
+    images = {name: model.model.encoder_input(case.feed.pixels) for name, model in models.items()}
+    return {name: partial(model.model.encode, images[name]) for name, model in models.items()}
 
 
-def decoder_jobs(settings: ExportSettings, manifest: Manifest, case: ReferenceCase, threads: int) -> dict[str, Job]:
+def decoder_jobs(models: dict[str, FeedModel], case: ReferenceCase) -> dict[str, Job]:
     """One decoder run with one click per candidate."""
-    sam = load(settings.variant, settings.checkpoint, settings.image_size)
-    reference = Reference(sam, settings.mask_tokens)
-    click = {k: v[:1] if k.startswith("point") else v for k, v in case.prompts[0].items()}
-    jobs: dict[str, Job] = {"torch eager": lambda: reference.decode(case.embedding, click)}
-    for engine, precision in KINDS:
-        file = manifest.find("decoder", engine, precision)
-        model = load_engine(settings.folder, file, threads)
-        name = "" if engine == "onnx" else decode_name(1, 2)
-        inputs = decoder_inputs(engine, case.embedding, click)
-        jobs[f"{engine} {precision}"] = lambda m=model, n=name, i=inputs: m.run(n, i)  # type: ignore[misc]
-    return jobs
+    click = cut(case.prompts[0], 1)
+    embeddings = {name: model.model.embedding_from_nchw(case.embedding) for name, model in models.items()}
+    return {name: partial(model.decode, embeddings[name], click) for name, model in models.items()}
 
 
 def median_times(jobs: dict[str, Job], repeats: int) -> dict[str, float]:
@@ -162,13 +159,13 @@ def measure(name: str, size: int, out: Path, threads: int, repeats: int) -> dict
     case = Reference(load(settings.variant, settings.checkpoint, size), settings.mask_tokens).case(
         image_feed(image, manifest), seed=0
     )
-    case = replace(case, prompts=case.prompts[:1])
-    makers = {"encoder": encoder_jobs, "decoder": decoder_jobs}
+    models = candidates(settings, manifest, threads)
+    jobs = {"encoder": encoder_jobs(models, case), "decoder": decoder_jobs(models, case)}
     columns = {}
-    for part, make in makers.items():
-        file = manifest.find(part, "onnx", "fp32")
+    for part in PARTS:
+        file = next(file for file in manifest.files if (file.part, file.precision) == (part, "fp32"))
         gmac = click_macs(settings.folder / file.path, file) / 1e9
-        columns[f"{name} {size} {part}"] = measure_part(make(settings, manifest, case, threads), gmac, threads, repeats)
+        columns[f"{name} {size} {part}"] = measure_part(jobs[part], gmac, threads, repeats)
     return columns
 
 

@@ -1,17 +1,24 @@
-"""The export from checkpoint to published artifact folder.
+"""From checkpoint to published artifact folder: `export` writes all of it, `calibrate` the smaller files of it anew.
 
-Float files are written and checked first, INT8 files are made from them, and the folder is moved into place last.
+1. `load_inputs`: model, photographs, and the fingerprint of all that decides what comes out;
+2. PyTorch's answers on some photographs, which every file has to give as well;
+3. float files, written and checked; or those that are there;
+4. INT8 and fp16 files, made from the float ones (`tinysam.export.int8.pipeline`);
+5. the manifest; then the folder is moved into place.
 """
 
-from dataclasses import replace
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from tinysam.calibration.feeds import image_feeds
 from tinysam.calibration.images import ImageSet, load_image_set
-from tinysam.export import float_files
+from tinysam.export.errors import ExportError
+from tinysam.export.formats import OBSERVED, WRITERS
 from tinysam.export.int8.pipeline import Quantization, quantization_steps
-from tinysam.export.parity import check_file
+from tinysam.export.parity import check_file, decoder_cases, encoder_cases
 from tinysam.export.progress import Progress
 from tinysam.export.publish import publish, workspace
 from tinysam.export.reference import ReferenceCase, reference_cases
@@ -21,8 +28,10 @@ from tinysam.export.torch_model import manifest_of
 from tinysam.models.checkpoint import load, weights_path
 from tinysam.models.sam import Sam
 from tinysam.runtime.engines import usable_cores
+from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.errors import ArtifactError
 from tinysam.runtime.manifest import (
+    PARTS,
     Manifest,
     ModelFile,
     read_manifest,
@@ -32,10 +41,48 @@ from tinysam.runtime.manifest import (
 )
 
 
-def empty_manifest(settings: ExportSettings, source: dict[str, Any]) -> Manifest:
-    """The manifest without files: preprocessing, thresholds, origin."""
-    manifest = manifest_of(settings.variant, settings.image_size, settings.mask_tokens)
-    return replace(manifest, source=source, tools=tool_versions())
+@dataclass(frozen=True)
+class Inputs:
+    """What files are made of."""
+
+    settings: ExportSettings
+    checkpoint: Path
+    sha256: str
+    """Of the checkpoint."""
+    sam: Sam
+    images: ImageSet
+    """Calibration photographs."""
+
+    @cached_property
+    def key(self) -> str:
+        """Fingerprint of all that decides the files."""
+        return fingerprint(self.settings, self.sha256, self.images.sha256)
+
+    @property
+    def cache(self) -> Path:
+        """Where the search keeps its results until they are published; they hold for one fingerprint."""
+        return self.settings.out / f".{self.settings.folder.name}.search-{self.key[:16]}.json"
+
+    @property
+    def empty_manifest(self) -> Manifest:
+        """The manifest without files: preprocessing, thresholds, origin."""
+        settings = self.settings
+        manifest = manifest_of(settings.variant, settings.image_size, settings.mask_tokens)
+        source = {"checkpoint": self.checkpoint.name, "sha256": self.sha256}
+        return replace(manifest, source=source, tools=tool_versions())
+
+
+def load_inputs(settings: ExportSettings) -> Inputs:
+    """Loads checkpoint and photographs.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used.
+        CalibrationError: the images cannot be used.
+    """
+    checkpoint = weights_path(settings.variant, settings.checkpoint)
+    sam = load(settings.variant, settings.checkpoint, settings.image_size)
+    images = load_image_set(settings.calib, settings.calib_count, settings.seed, settings.image_size)
+    return Inputs(settings, checkpoint, sha256_file(checkpoint), sam, images)
 
 
 def up_to_date(folder: Path, key: str) -> bool:
@@ -54,27 +101,21 @@ def write_float(
 ) -> list[ModelFile]:
     """Writes and checks encoder and decoder for one engine."""
     files = []
-    for part in ("encoder", "decoder"):
-        path = folder / f"{part}.fp32.{engine}"
+    writer, form = WRITERS[engine], FORMATS[engine]
+    for part in PARTS:
+        path = folder / form.file_name(part, "fp32")
         with progress.step(f"{part} {engine} fp32") as details:
             if part == "encoder":
-                write = float_files.write_encoder_onnx if engine == "onnx" else float_files.write_encoder_tflite
-                write(sam, cases[0], path)
-                checks = float_files.encoder_cases(engine, cases)
+                writer.write_encoder(sam, cases[0], path)
+                checks = encoder_cases(form, cases)
             else:
-                write_decoder = float_files.write_decoder_onnx if engine == "onnx" else float_files.write_decoder_tflite
-                write_decoder(sam, settings.mask_tokens, cases[0], path)
-                checks = float_files.decoder_cases(engine, cases)
+                writer.write_decoder(sam, settings.mask_tokens, cases[0], path)
+                checks = decoder_cases(form, cases)
             file = model_file(folder, part, "fp32", engine, settings.image_size, len(settings.mask_tokens))
             parity = check_file(folder, file, checks, usable_cores())
             details.append(f"({file.size_bytes / 1e6:.1f} MB, relative error {parity['relative_error']:.1e})")
         files.append(replace(file, parity=parity))
     return files
-
-
-def cache_path(settings: ExportSettings, key: str) -> Path:
-    """Where the search keeps its results until they are published; they hold for one fingerprint."""
-    return settings.out / f".{settings.folder.name}.search-{key[:16]}.json"
 
 
 def export(settings: ExportSettings) -> bool:
@@ -86,39 +127,78 @@ def export(settings: ExportSettings) -> bool:
         CheckpointError: the checkpoint cannot be used.
         CalibrationError: the images or the graph cannot be used.
     """
-    checkpoint = weights_path(settings.variant, settings.checkpoint)
-    sam = load(settings.variant, settings.checkpoint, settings.image_size)
-    images = load_image_set(settings.calib, settings.calib_count, settings.seed, settings.image_size)
-    checkpoint_sha256 = sha256_file(checkpoint)
-    key = fingerprint(settings, checkpoint_sha256, images.sha256)
-    if up_to_date(settings.folder, key):
+    inputs = load_inputs(settings)
+    if up_to_date(settings.folder, inputs.key):
         return False
-    source = {"checkpoint": checkpoint.name, "sha256": checkpoint_sha256, "fingerprint": key}
-    cache = cache_path(settings, key)
     with workspace(settings.folder) as folder:
-        manifest = write_files(sam, settings, images, empty_manifest(settings, source), folder, cache)
-        write_manifest(manifest, folder)
-        publish(folder, settings.folder)
-    cache.unlink(missing_ok=True)
+        finish(inputs, make_files(inputs, inputs.empty_manifest, folder), folder)
     return True
 
 
-def write_files(
-    sam: Sam, settings: ExportSettings, images: ImageSet, manifest: Manifest, folder: Path, cache: Path
-) -> Manifest:
-    """Writes every file that was asked for; float files that only served as a source are removed."""
-    smaller = bool({"int8", "fp16"} & set(settings.precisions))
-    # Smaller files of either engine are calibrated on the float ONNX files.
-    floats_of = ("onnx", *(f for f in settings.formats if f != "onnx")) if smaller else settings.formats
-    progress = Progress(1 + 2 * len(floats_of) + smaller * quantization_steps(settings))
-    feeds = list(image_feeds(images.images, manifest))
+def calibrate(settings: ExportSettings, report_only: bool = False) -> Path:
+    """Makes the smaller files of `settings.folder` anew from its float files; the path of the report.
+
+    Args:
+        settings: its precisions and formats are those of the folder.
+        report_only: leave the files as they are and write the report.
+
+    Raises:
+        ExportError: the checkpoint is not the one that the folder was exported from.
+        What `export` raises.
+    """
+    published = settings.folder
+    manifest = read_manifest(published)
+    if sha256_file(weights_path(settings.variant, settings.checkpoint)) != manifest.source.get("sha256"):
+        raise ExportError(
+            f"{published} was exported from {manifest.source.get('checkpoint')}, other weights than given: "
+            "give that file with --checkpoint"
+        )
+    inputs = load_inputs(settings)
+    floats = [file for file in manifest.files if file.precision == "fp32"]
+    with workspace(published) as folder:
+        for file in floats:
+            shutil.copy(verify_file(published, file), folder)
+        made = make_files(inputs, manifest, folder, floats)
+        if report_only:
+            for path in folder.glob("report.*"):
+                shutil.copy(path, published)
+            inputs.cache.unlink(missing_ok=True)
+        else:
+            finish(inputs, made, folder)
+    return published / "report.html"
+
+
+def make_files(inputs: Inputs, manifest: Manifest, folder: Path, floats: Sequence[ModelFile] = ()) -> Manifest:
+    """Makes every file that was asked for.
+
+    Args:
+        inputs: what they are made of.
+        manifest: whatever files it lists.
+        folder: where they go.
+        floats: float files that `folder` has already; without, they are written.
+
+    Returns:
+        The manifest with the files. Float files that only served as a source are removed.
+    """
+    settings, sam, smaller = inputs.settings, inputs.sam, inputs.settings.has_smaller
+    engines = () if floats else tuple(dict.fromkeys((OBSERVED.name,) * smaller + settings.formats))
+    progress = Progress(1 + 2 * len(engines) + smaller * quantization_steps(settings))
+    feeds = list(image_feeds(inputs.images.images, manifest))
     with progress.step("reference: PyTorch on photographs"):
         cases = reference_cases(sam, settings.mask_tokens, feeds)
-    files = [f for engine in floats_of for f in write_float(sam, settings, cases, folder, engine, progress)]
+    files = [*floats, *(f for name in engines for f in write_float(sam, settings, cases, folder, name, progress))]
     if smaller:
-        files += Quantization(sam, settings, images, feeds, cases, files, folder, progress).run(cache)
+        quantization = Quantization(sam, settings, inputs.images, feeds, cases, files, folder, progress)
+        files += quantization.run(inputs.cache)
     wanted = [f for f in files if f.precision in settings.precisions and f.engine in settings.formats]
     for file in files:
         if file not in wanted:
             (folder / file.path).unlink()
-    return replace(manifest, files=tuple(wanted))
+    return replace(manifest, files=tuple(wanted), source={**manifest.source, "fingerprint": inputs.key})
+
+
+def finish(inputs: Inputs, manifest: Manifest, folder: Path) -> None:
+    """Writes the manifest and publishes the folder."""
+    write_manifest(manifest, folder)
+    publish(folder, inputs.settings.folder)
+    inputs.cache.unlink(missing_ok=True)

@@ -7,10 +7,10 @@ import numpy as np
 
 from tinysam.calibration.arrays import Floats, floats
 from tinysam.calibration.feeds import Feed, ImageFeed, decoder_feeds, prompt_feed
+from tinysam.export.engine import FeedModel
 from tinysam.export.torch_model import TorchModel
 from tinysam.models.sam import MEAN, STD, Sam
 from tinysam.runtime.manifest import Manifest
-from tinysam.runtime.prompts import Prompts
 
 PARITY_IMAGES = 2
 """Photographs on which every file is compared with PyTorch."""
@@ -39,26 +39,15 @@ class ReferenceCase:
         return self.feed.size
 
 
-class Reference:
-    """Runs the plain PyTorch model with the tensors of the exported files."""
+class Reference(FeedModel):
+    """The plain PyTorch model with the offered mask tokens."""
 
     def __init__(self, sam: Sam, mask_tokens: tuple[int, ...]) -> None:
-        self.sam = sam
-        self.model = TorchModel(sam, Manifest("", sam.image_size, sam.grid, MEAN, STD, mask_tokens, ()))
-
-    def encode(self, image: Floats) -> Floats:
-        """(1, 3, S, S) -> (1, dim, grid, grid)."""
-        return self.model.encode(image)
-
-    def decode(self, embedding: Floats, feed: Feed) -> tuple[Floats, Floats]:
-        """Low-res masks and predicted IoU of the offered mask tokens."""
-        mask = feed["mask_input"] if feed["has_mask_input"][0] else None
-        return self.model.decode(embedding, Prompts(feed["point_coords"], feed["point_labels"], mask))
+        super().__init__(TorchModel(sam, Manifest("", sam.image_size, sam.grid, MEAN, STD, mask_tokens, ())))
 
     def case(self, image: ImageFeed, seed: int) -> ReferenceCase:
         """Points, boxes, a mask prompt, a box with points, and a prompt with absent slots, on one image."""
-        embedding = self.encode(image.image)
-        low_res = 4 * self.sam.grid
+        embedding, low_res = self.encode(image), self.model.low_res_side
         rng = np.random.default_rng(seed)
         feeds = decoder_feeds(embedding, image.size, self.decode, low_res, rng, count=2)
         clicks, boxes, *_ = feeds

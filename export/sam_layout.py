@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -15,8 +14,11 @@ from tinysam.export.errors import ExportError, ParityError
 from tinysam.export.publish import publish, workspace
 from tinysam.export.sam_graphs import FRAME, sam_decoder, sam_encoder
 from tinysam.runtime import Segmenter
+from tinysam.runtime.engines import usable_cores
+from tinysam.runtime.engines.formats import ONNX
+from tinysam.runtime.engines.onnx import open_session
 from tinysam.runtime.geometry import Frame
-from tinysam.runtime.manifest import Manifest, read_manifest, verify_file
+from tinysam.runtime.manifest import PARTS, Manifest, read_manifest, verify_file
 
 LAYOUTS = ("tinysam", "sam")
 LEAST_IOU = 0.999
@@ -41,7 +43,7 @@ def check_layout(layout: str, formats: tuple[str, ...], precisions: tuple[str, .
     """ExportError for an unknown layout, or for SAM's without ONNX files to make it of."""
     if layout not in LAYOUTS:
         raise ExportError(f"layout {layout}: expected {' or '.join(LAYOUTS)}")
-    if layout == "sam" and ("onnx" not in formats or set(precisions) == {"fp16"}):
+    if layout == "sam" and (ONNX.name not in formats or not set(precisions) & set(ONNX.precisions)):
         raise ExportError(
             "layout sam consists of ONNX files, fp32 and int8: expected onnx in --format and one of them in --precision"
         )
@@ -65,7 +67,7 @@ def write_sam_layout(artifacts: Path, precisions: tuple[str, ...]) -> Path:
     """
     manifest, destination = read_manifest(artifacts), sam_folder(artifacts)
     with workspace(destination) as folder:
-        for precision in (name for name in precisions if name != "fp16"):  # which is for TFLite
+        for precision in (name for name in precisions if name in ONNX.precisions):
             write_precision(artifacts, manifest, precision, folder)
             check_masks(artifacts, precision, folder)
         publish(folder, destination)
@@ -74,13 +76,13 @@ def write_sam_layout(artifacts: Path, precisions: tuple[str, ...]) -> Path:
 
 def write_precision(artifacts: Path, manifest: Manifest, precision: str, folder: Path) -> None:
     """The three files of one precision."""
-    for part in ("encoder", "decoder"):
-        file = manifest.find(part, "onnx", precision)
+    for part in PARTS:
+        file = manifest.find(part, ONNX.name, precision)
         core = onnx.load(verify_file(artifacts, file))
         wrap: Callable[[onnx.ModelProto], onnx.ModelProto] = partial(sam_decoder, manifest=manifest)
         if part == "encoder":
             wrap = partial(sam_encoder, manifest=manifest, kind=file.input or "normalized")
-        onnx.save(wrap(core), folder / f"{part}.{precision}.onnx")
+        onnx.save(wrap(core), folder / ONNX.file_name(part, precision))
     name = f"{manifest.variant}-{manifest.image_size}"
     text = MODEL_FILE.format(name=name, precision=precision, frame=FRAME)
     (folder / f"anylabeling.{precision}.yaml").write_text(text, encoding="utf-8")
@@ -91,7 +93,7 @@ def check_masks(artifacts: Path, precision: str, folder: Path) -> None:
     photograph = next(path for path in bundled_photographs() if path.stem == "astronaut")
     picture = Image.open(photograph).convert("RGB").resize((FRAME, FRAME * 3 // 4))
     pixels = np.asarray(picture)
-    segmenter = Segmenter(artifacts, "onnx", precision)
+    segmenter = Segmenter(artifacts, ONNX.name, precision)
     segmenter.set_image(pixels)
     client = SamClient(folder, precision)
     client.set_image(pixels)
@@ -114,8 +116,7 @@ class SamClient:
 
     def __init__(self, folder: Path, precision: str) -> None:
         self.encoder, self.decoder = (
-            onnxruntime.InferenceSession(str(folder / f"{part}.{precision}.onnx"), providers=["CPUExecutionProvider"])
-            for part in ("encoder", "decoder")
+            open_session(folder / ONNX.file_name(part, precision), usable_cores()) for part in PARTS
         )
 
     def set_image(self, pixels: NDArray[np.uint8]) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from tinysam.calibration.ranges import METHODS
 from tinysam.export.errors import ExportError
 from tinysam.models.variants import Variant, check_image_size, exported_variants
-from tinysam.runtime.manifest import ENGINES, PRECISIONS
+from tinysam.runtime.engines.formats import FORMATS
+from tinysam.runtime.manifest import PRECISIONS
 
 TARGETS = ("arm", "x86")
 RANGES = (*METHODS, "search")
@@ -69,20 +70,30 @@ class ExportSettings:
             raise ExportError(
                 f"{self.variant.name} is a teacher, too large for the edge: choose {', '.join(exported_variants())}"
             )
-        if "fp16" in self.precisions and "tflite" not in self.formats:
+        if "fp16" in self.precisions and not self.half_formats:
             raise ExportError(
                 "precision fp16 is for TFLite: ONNX Runtime has no fp16 kernels for ARM processors; add --format tflite"
             )
         check_image_size(self.variant, self.image_size)
         for what, given, known in (
             ("precision", self.precisions, PRECISIONS),
-            ("format", self.formats, ENGINES),
+            ("format", self.formats, tuple(FORMATS)),
             ("target", (self.target,), TARGETS),
             ("ranges", (self.ranges,), RANGES),
         ):
             unknown = [value for value in given if value not in known]
             if unknown or not given:
                 raise ExportError(f"{what} {','.join(unknown) or 'empty'}: expected {' or '.join(known)}")
+
+    @property
+    def has_smaller(self) -> bool:
+        """Whether files smaller than fp32 are asked for; they are calibrated."""
+        return set(self.precisions) != {"fp32"}
+
+    @property
+    def half_formats(self) -> tuple[str, ...]:
+        """Those of the formats that have fp16."""
+        return tuple(name for name in self.formats if name in FORMATS and "fp16" in FORMATS[name].precisions)
 
     @property
     def folder(self) -> Path:

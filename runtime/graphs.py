@@ -81,6 +81,12 @@ class Graphs(Model):
         """Loaded graphs do not change: copies in one process share them."""
         return self
 
+    def with_engine(self, part: str, engine: engines.Engine) -> "Graphs":
+        """The same model, but `encoder` or `decoder` run by another engine that takes and gives the same tensors."""
+        other = Graphs.__new__(Graphs)
+        other.__dict__ = {**self.__dict__, "_loaded": {**self._loaded, part: engine}}
+        return other
+
     def warnings(self) -> list[str]:
         """What the manifest warns of in the files that are used, each once."""
         found = (file.quantization.get("warning") for file in self._files.values() if file.quantization)

@@ -23,6 +23,7 @@ from tinysam.device.arm.debian import DebianUnavailable
 from tinysam.device.arm.emulator import Emulator, build_emulator
 from tinysam.device.arm.root import BOOKWORM, cache_folder
 from tinysam.device.arm.wheels import WheelsUnavailable
+from tinysam.runtime.engines.formats import TFLITE
 from tinysam.runtime.errors import TinySamError
 from tinysam.runtime.geometry import Frame
 from tinysam.runtime.graphs import Graphs
@@ -116,8 +117,10 @@ def encoder_inputs(graphs: Graphs, pictures: list[Image.Image]) -> Arrays:
 
 def compare(folder: Path, pictures: list[Image.Image], precisions: list[str], board: Emulator) -> dict[str, Arrays]:
     """Precision -> kind of prompt -> IoU of every mask with that of the fp32 files on this machine."""
-    graphs = {one: Graphs(folder, "tflite", one, 1) for one in ("fp32", *precisions)}
-    files = {one: (folder / f"encoder.{one}.tflite", folder / f"decoder.{one}.tflite") for one in graphs}
+    graphs = {one: Graphs(folder, TFLITE.name, one, 1) for one in ("fp32", *precisions)}
+    files = {
+        one: (folder / TFLITE.file_name("encoder", one), folder / TFLITE.file_name("decoder", one)) for one in graphs
+    }
     images = encoder_inputs(graphs["fp32"], pictures)
     prompts: dict[str, Arrays] = {"click": {}, "box": {}}
     side = graphs["fp32"].manifest.image_size

@@ -7,10 +7,12 @@ import sys
 import zipfile
 from pathlib import Path
 
+from tinysam.runtime.engines.formats import FORMATS
+
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 BASE = ("numpy>=1.23", "pillow>=10.1")
-ENGINES = {"onnx": "onnxruntime>=1.31", "tflite": "ai-edge-litert>=2.1"}
-"""Requirement per engine on a device. Below 1.27 onnxruntime computes some int8 convolutions wrongly on a Pi 4."""
+ENGINES = {name: form.packages[0].device_requirement for name, form in FORMATS.items()}
+"""Requirement per engine on a device."""
 
 
 class WheelsUnavailable(RuntimeError):
@@ -23,7 +25,7 @@ def download(python: str, folder: Path, engines: tuple[str, ...] = tuple(ENGINES
     Args:
         python: version of the device's Python, as `3.11`.
         folder: made if absent; wheels already in it are kept.
-        engines: `onnx`, `tflite` or both.
+        engines: names of their formats.
 
     Raises:
         WheelsUnavailable: no network, or no wheel for that Python.

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from tinysam.export import float_files
 from tinysam.export.encoder_graph import graph_class
-from tinysam.export.int8.files import PartQuantizer, calibrate_parts, write_int8
+from tinysam.export.formats import WRITERS
+from tinysam.export.int8.files import quantizers_of, write_int8
+from tinysam.export.int8.part import Part, calibrate_parts
 from tinysam.export.tensors import model_file
 from tinysam.models.sam import MEAN, STD
 from tinysam.models.variants import build, get_variant
-from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.manifest import Manifest, write_manifest
 
 SEED = 0
@@ -53,13 +53,14 @@ def export_encoder(name: str, size: int, out: Path) -> Path:
     case: Any = SimpleNamespace(image=images[0])
     target = out / f"{name}-{size}"
     target.mkdir(parents=True, exist_ok=True)
-    float_files.write_encoder_onnx(sam, case, target / "encoder.fp32.onnx")
-    float_files.write_encoder_tflite(sam, case, target / "encoder.fp32.tflite")
+    for writer in WRITERS.values():
+        writer.write_encoder(sam, case, target / writer.form.file_name("encoder", "fp32"))
     blocks = graph_class(sam.image_encoder).BLOCKS
     calibration = calibrate_parts(target, {"encoder": [{"image": image} for image in images]}, {}, "mse")
-    quantizers = {"encoder": PartQuantizer(target, "encoder", calibration, "arm", blocks)}
-    files = [model_file(target, "encoder", "fp32", engine, size, 1) for engine in FORMATS]
-    files += [file for engine in FORMATS for file in write_int8(target, engine, quantizers, {}, size, 1)]
+    parts = {"encoder": Part(target, "encoder", calibration, "arm", blocks)}
+    quantizers = quantizers_of(parts, tuple(WRITERS), half=False)
+    files = [model_file(target, "encoder", "fp32", engine, size, 1) for engine in WRITERS]
+    files += [file for engine in WRITERS for file in write_int8(quantizers[engine], {}, size, 1)]
     manifest = Manifest(
         variant=name,
         image_size=size,

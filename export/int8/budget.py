@@ -8,9 +8,12 @@ from typing import Any
 from tinysam.calibration.blocks import Block, all_but
 from tinysam.calibration.feeds import ImageFeed
 from tinysam.calibration.judge import Choose, Judge, Judgement
+from tinysam.export.engine import FeedModel, open_files, with_graph
 from tinysam.export.errors import ParityError
-from tinysam.export.int8.files import FileModel, OnnxModel, PartQuantizer, session
-from tinysam.runtime.manifest import ModelFile
+from tinysam.export.formats.onnx import int8_graph
+from tinysam.export.int8.part import Part
+from tinysam.runtime.graphs import Graphs
+from tinysam.runtime.manifest import Manifest, ModelFile
 
 SENSITIVITY_IMAGES = 4
 """Photographs on which single blocks are judged."""
@@ -34,26 +37,27 @@ class Sensitivity:
         }
 
 
-def float_judge(model: OnnxModel, feeds: list[ImageFeed], seed: int, choose: Choose) -> Judge:
+def float_judge(floats: Graphs, feeds: list[ImageFeed], seed: int, choose: Choose) -> Judge:
     """Questions about photographs with the float files' answers."""
+    model = FeedModel(floats)
     return Judge([(feed, feed.size) for feed in feeds], model.encode, model.decode, seed, choose)
 
 
 def sensitivities(
-    quantizers: dict[str, PartQuantizer],
-    model: OnnxModel,
+    parts: dict[str, Part],
+    floats: Graphs,
     judge: Judge,
     tell: Callable[[int, int], None],
 ) -> list[Sensitivity]:
-    """Judges every block of both parts on its own, in onnxruntime, in order of execution."""
-    blocks = {part: [b for b in one.blocks if not b.reads_image] for part, one in quantizers.items()}
+    """Judges every block of both parts on its own, in ONNX Runtime, in order of execution."""
+    blocks = {name: [b for b in part.blocks if not b.reads_image] for name, part in parts.items()}
     found: list[Sensitivity] = []
-    for part, quantizer in quantizers.items():
-        for block in blocks[part]:
-            made, _ = quantizer.onnx_model(all_but(blocks[part], block.name))
-            alone = replace(model, **{part: session(made.SerializeToString())})
-            judgement = judge.judge(alone.encode if part == "encoder" else None, alone.decode)
-            found.append(Sensitivity(part, block, judgement))
+    for name, part in parts.items():
+        for block in blocks[name]:
+            made, _ = int8_graph(part, all_but(blocks[name], block.name))
+            alone = FeedModel(with_graph(floats, name, made))
+            judgement = judge.judge(alone.encode if name == "encoder" else None, alone.decode)
+            found.append(Sensitivity(name, block, judgement))
             tell(len(found), sum(map(len, blocks.values())))
     return found
 
@@ -117,10 +121,10 @@ class Attempt:
         return all(budget.met(judgement) for judgement in self.judgements.values())
 
 
-def judge_files(judge: Judge, folder: Path, files: list[ModelFile]) -> dict[str, Judgement]:
+def judge_files(judge: Judge, folder: Path, manifest: Manifest, files: list[ModelFile]) -> dict[str, Judgement]:
     """Judges the encoder and decoder files of every engine."""
     pairs = {file.engine: [f for f in files if f.engine == file.engine] for file in files}
-    models = ((engine, FileModel(folder, pair)) for engine, pair in pairs.items())
+    models = ((engine, FeedModel(open_files(folder, manifest, pair))) for engine, pair in pairs.items())
     return {engine: judge.judge(model.encode, model.decode) for engine, model in models}
 
 

@@ -1,19 +1,20 @@
-"""Half precision of the TFLite files: whether a model bears it, and its files with fp16 weights."""
+"""Half precision: whether a model bears it, and its files with fp16 weights."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ai_edge_litert import schema_py_generated as schema
-
 from tinysam.calibration.errors import CalibrationError
-from tinysam.calibration.half import allow_half, check_range, rounded_model, store_half
+from tinysam.calibration.half import check_range, rounded_model
 from tinysam.calibration.judge import Judge, Judgement
-from tinysam.calibration.tflite_constants import to_bytes
+from tinysam.export.engine import FeedModel, open_files, with_graph
 from tinysam.export.errors import ParityError
-from tinysam.export.int8.files import OnnxModel, PartQuantizer, Run, check_masks, part_feeds, session
+from tinysam.export.formats import Quantizer
+from tinysam.export.int8.files import Run, check_masks, part_feeds
+from tinysam.export.int8.part import Part
 from tinysam.export.reference import ReferenceCase
 from tinysam.export.tensors import model_file
-from tinysam.runtime.manifest import ModelFile
+from tinysam.runtime.graphs import Graphs
+from tinysam.runtime.manifest import Manifest, ModelFile
 
 RANGE_IMAGES = 8
 """Photographs on which values are compared with the range of fp16."""
@@ -43,15 +44,18 @@ class HalfTrial:
         return {"largest_value": self.largest, "mask_iou_rounded": agreement, "reason": self.reason}
 
 
-def try_half(quantizers: dict[str, PartQuantizer], runs: list[Run], judge: Judge) -> HalfTrial:
+def try_half(parts: dict[str, Part], floats: Graphs, runs: list[Run], judge: Judge) -> HalfTrial:
     """Checks the range of every tensor of the equalized float graphs, and judges them rounded to fp16."""
     largest: dict[str, float] = {}
     try:
-        for part, quantizer in quantizers.items():
-            largest[part] = check_range(quantizer.graph, part_feeds(part, runs[:RANGE_IMAGES]), part)
+        for name, part in parts.items():
+            largest[name] = check_range(part.graph, part_feeds(name, runs[:RANGE_IMAGES]), name)
     except CalibrationError as error:
         return HalfTrial(largest, None, str(error))
-    model = OnnxModel(*(session(rounded_model(one.graph).SerializeToString()) for one in quantizers.values()))
+    rounded = floats
+    for name, part in parts.items():
+        rounded = with_graph(rounded, name, rounded_model(part.graph))
+    model = FeedModel(rounded)
     judgement = judge.judge(model.encode, model.decode)
     if not judgement.agreement >= LEAST_AGREEMENT:
         return HalfTrial(
@@ -64,31 +68,22 @@ def try_half(quantizers: dict[str, PartQuantizer], runs: list[Run], judge: Judge
 
 
 def write_half(
-    folder: Path,
-    quantizers: dict[str, PartQuantizer],
-    trial: HalfTrial,
-    cases: list[ReferenceCase],
-    image_size: int,
-    masks: int,
+    folder: Path, manifest: Manifest, quantizers: dict[str, Quantizer], trial: HalfTrial, cases: list[ReferenceCase]
 ) -> list[ModelFile]:
-    """Writes encoder and decoder with fp16 weights.
+    """Writes encoder and decoder of one engine with fp16 weights.
 
     Raises:
         ParityError: the model does not bear fp16, or the files' outputs are not finite.
     """
     if not trial.passed:
         raise ParityError(f"{trial.reason}; nothing was published")
-    files = []
+    files, masks = [], len(manifest.mask_tokens)
     for part, quantizer in quantizers.items():
-        model = schema.ModelT.InitFromPackedBuf(quantizer.tflite, 0)
-        store_half(model)
-        if part == "encoder":
-            allow_half(model)
-        (folder / f"{part}.fp16.tflite").write_bytes(to_bytes(model))
-        file = model_file(folder, part, "fp16", "tflite", image_size, masks)
+        quantizer.write_half()
+        file = model_file(folder, part, "fp16", quantizer.form.name, manifest.image_size, masks)
         scheme = "weights in fp16"
         if part == "encoder":
             scheme += ", arithmetic in fp16 where the processor computes in it"
         files.append(replace(file, quantization={"scheme": scheme, **trial.describe()}))
-    parity = check_masks(folder, files, cases)
+    parity = check_masks(open_files(folder, manifest, files), cases)
     return [replace(file, parity=parity) for file in files]

@@ -10,6 +10,8 @@ from tinysam.calibration.images import ImageSet, judged_images
 from tinysam.calibration.judge import Choose, Judge
 from tinysam.export.decoder_graph import DecoderGraph
 from tinysam.export.encoder_graph import graph_class
+from tinysam.export.engine import open_files
+from tinysam.export.formats import OBSERVED
 from tinysam.export.int8 import report as int8_report
 from tinysam.export.int8.budget import (
     SENSITIVITY_IMAGES,
@@ -24,23 +26,23 @@ from tinysam.export.int8.budget import (
     warning,
 )
 from tinysam.export.int8.files import (
-    Calibration,
-    OnnxModel,
-    PartQuantizer,
+    Quantizers,
     Run,
     calibrate_files,
     calibration_runs,
     check_masks,
-    float_model,
+    quantizers_of,
     write_int8,
 )
-from tinysam.export.int8.half import try_half, write_half
+from tinysam.export.int8.half import HalfTrial, try_half, write_half
+from tinysam.export.int8.part import Calibration, Part
 from tinysam.export.int8.search import graphs, search
 from tinysam.export.progress import Progress
 from tinysam.export.reference import ReferenceCase
 from tinysam.export.settings import LEAST_MASK_IOU, MAX_DROP, ExportSettings
 from tinysam.models.sam import Sam
-from tinysam.runtime.manifest import ModelFile
+from tinysam.runtime.graphs import Graphs
+from tinysam.runtime.manifest import Manifest, ModelFile
 from tinysam.runtime.mask_choice import choose_mask
 
 JUDGE_VIEWS = 40
@@ -54,7 +56,7 @@ def quantization_steps(settings: ExportSettings) -> int:
     return (
         1
         + (settings.ranges == "search")
-        + ("tflite" in settings.formats)
+        + bool(settings.half_formats)
         + 3 * ("int8" in settings.precisions)
         + ("fp16" in settings.precisions)
     )
@@ -82,50 +84,66 @@ class Quantization:
             ParityError: the files are not fit to be published.
             BudgetError: `max_drop` cannot be met; the report is kept beside the artifact folder.
         """
-        model = float_model(self.folder)
-        runs, calibration = self.calibrated(model, cache)
+        pair = [file for file in self.floats if file.engine == OBSERVED.name]
+        floats = open_files(self.folder, self.manifest, pair)
+        runs, calibration = self.calibrated(floats, cache)
         patterns = {"encoder": graph_class(self.sam.image_encoder).BLOCKS, "decoder": DecoderGraph.BLOCKS}
-        quantizers = {
-            part: PartQuantizer(self.folder, part, calibration, self.settings.target, patterns[part])
-            for part in calibration.ranges
+        parts = {
+            name: Part(self.folder, name, calibration, self.settings.target, patterns[name])
+            for name in calibration.ranges
         }
         some = runs[:: max(1, len(runs) // SENSITIVITY_IMAGES)][:SENSITIVITY_IMAGES]
-        judge = float_judge(model, [run.feed for run in some], self.settings.seed, self.choose)
-        files = []
-        if "tflite" in self.settings.formats:
-            files += self.half(quantizers, runs, judge)
+        judge = float_judge(floats, [run.feed for run in some], self.settings.seed, self.choose)
+        files, trial = [], None
+        if self.settings.half_formats:
+            trial = self.tried(parts, floats, runs, judge)
+        quantizers = quantizers_of(parts, self.settings.formats, half=trial is not None and trial.passed)
+        if trial is not None and "fp16" in self.settings.precisions:
+            files += self.half(quantizers, trial)
         if "int8" in self.settings.precisions:
-            files += self.int8(model, calibration, quantizers, judge)
+            files += self.int8(floats, calibration, parts, quantizers, judge)
         return files
 
-    def half(self, quantizers: dict[str, PartQuantizer], runs: list[Run], judge: Judge) -> list[ModelFile]:
-        """Tries fp16 and, if they are asked for, writes its files."""
+    @property
+    def manifest(self) -> Manifest:
+        """The model's, whatever files it lists."""
+        return self.feeds[0].manifest
+
+    def tried(self, parts: dict[str, Part], floats: Graphs, runs: list[Run], judge: Judge) -> HalfTrial:
+        """Whether the model bears fp16."""
         with self.progress.step("trial of fp16") as details:
-            trial = try_half(quantizers, runs, judge)
+            trial = try_half(parts, floats, runs, judge)
             agreement = f"{trial.judgement.agreement:.4f}" if trial.judgement else "not measured"
             details.append(f"(IoU with fp32 masks {agreement}{'' if trial.passed else ': not allowed'})")
-        for quantizer in quantizers.values():
-            quantizer.half = trial.passed
-        if "fp16" not in self.settings.precisions:
-            return []
-        with self.progress.step("encoder and decoder tflite fp16") as details:
-            masks = len(self.settings.mask_tokens)
-            files = write_half(self.folder, quantizers, trial, self.cases, self.settings.image_size, masks)
-            details.append(f"({sum(file.size_bytes for file in files) / 1e6:.1f} MB)")
+        return trial
+
+    def half(self, quantizers: Quantizers, trial: HalfTrial) -> list[ModelFile]:
+        """Files with fp16 weights."""
+        files = []
+        for engine in self.settings.half_formats:
+            with self.progress.step(f"encoder and decoder {engine} fp16") as details:
+                made = write_half(self.folder, self.manifest, quantizers[engine], trial, self.cases)
+                details.append(f"({sum(file.size_bytes for file in made) / 1e6:.1f} MB)")
+            files += made
         return files
 
     def int8(
-        self, model: OnnxModel, calibration: Calibration, quantizers: dict[str, PartQuantizer], judge: Judge
+        self,
+        floats: Graphs,
+        calibration: Calibration,
+        parts: dict[str, Part],
+        quantizers: Quantizers,
+        judge: Judge,
     ) -> list[ModelFile]:
         """INT8 files within the budget, and their report; raises as `run`."""
         with self.progress.step("sensitivity of every block") as details:
-            found = sensitivities(quantizers, model, judge, self.progress.tell)
+            found = sensitivities(parts, floats, judge, self.progress.tell)
             worst = min(found, key=lambda s: s.judgement.agreement)
             details.append(
                 f"(worst alone: {worst.part} {worst.block.name}, IoU with fp32 masks {worst.judgement.agreement:.3f})"
             )
-        best, attempts = self.written(model, calibration, quantizers, found)
-        report = self.report(best, attempts, found, calibration, quantizers)
+        best, attempts = self.written(floats, calibration, quantizers, found)
+        report = self.report(best, attempts, found, calibration, parts)
         check_budget(best, self.budget, found, report)
         told = warning(best, self.budget, Budget(MAX_DROP, LEAST_MASK_IOU))
         return [replace(file, quantization={**(file.quantization or {}), "warning": told}) for file in best.files]
@@ -140,12 +158,12 @@ class Quantization:
         """Which mask a user of the model gets."""
         return partial(choose_mask, self.settings.variant.mask_choice, self.settings.mask_tokens)
 
-    def calibrated(self, model: OnnxModel, cache: Path) -> tuple[list[Run], Calibration]:
+    def calibrated(self, floats: Graphs, cache: Path) -> tuple[list[Run], Calibration]:
         """Ranges on the photographs, and the search if it was asked for."""
         settings, images = self.settings, self.images
         method = SEARCH_START if settings.ranges == "search" else settings.ranges
         with self.progress.step("calibration") as details:
-            runs = calibration_runs(model, self.feeds, settings.image_size // 4, settings.seed)
+            runs = calibration_runs(floats, self.feeds, settings.seed)
             calibration = calibrate_files(self.folder, runs, images.describe(), method)
             skipped = "".join(f", {count} {reason}" for reason, count in images.skipped.items())
             details.append(f"({len(runs)} images from {images.source}{skipped})")
@@ -157,9 +175,9 @@ class Quantization:
 
     def written(
         self,
-        model: OnnxModel,
+        floats: Graphs,
         calibration: Calibration,
-        quantizers: dict[str, PartQuantizer],
+        quantizers: Quantizers,
         found: list[Sensitivity],
     ) -> tuple[Attempt, list[Attempt]]:
         """INT8 files of every engine, within the budget if that is possible."""
@@ -170,9 +188,7 @@ class Quantization:
                 file
                 for engine in settings.formats
                 for file in write_int8(
-                    self.folder,
-                    engine,
-                    quantizers,
+                    quantizers[engine],
                     calibration.images,
                     settings.image_size,
                     len(settings.mask_tokens),
@@ -181,9 +197,9 @@ class Quantization:
             ]
 
         with self.progress.step("encoder and decoder int8") as details:
-            views = image_feeds(judged_images(self.images, JUDGE_VIEWS), self.feeds[0].manifest)
-            judge = float_judge(model, list(views), settings.seed + 1, self.choose)
-            judged = partial(judge_files, judge, self.folder)
+            views = image_feeds(judged_images(self.images, JUDGE_VIEWS), self.manifest)
+            judge = float_judge(floats, list(views), settings.seed + 1, self.choose)
+            judged = partial(judge_files, judge, self.folder, self.manifest)
             best, attempts = choose(write, judged, found, self.budget)
             if best is not attempts[-1]:
                 best = replace(best, files=write(best.nodes))
@@ -200,7 +216,7 @@ class Quantization:
     def checked(self, attempt: Attempt, engine: str) -> list[ModelFile]:
         """The files of one engine with their agreement with PyTorch."""
         pair = [file for file in attempt.files if file.engine == engine]
-        parity = check_masks(self.folder, pair, self.cases)
+        parity = check_masks(open_files(self.folder, self.manifest, pair), self.cases)
         return [replace(file, parity=parity) for file in pair]
 
     def report(
@@ -209,7 +225,7 @@ class Quantization:
         attempts: list[Attempt],
         found: list[Sensitivity],
         calibration: Calibration,
-        quantizers: dict[str, PartQuantizer],
+        parts: dict[str, Part],
     ) -> Path:
         """Writes the report into the folder; where it stays if nothing is published."""
         name = self.settings.folder.name
@@ -230,7 +246,7 @@ class Quantization:
                     found,
                     {part: equalized.rows for part, equalized in calibration.equalized.items()},
                 ),
-                quantizers,
+                parts,
             )
         kept = self.settings.out / f"{name}-report"
         if self.budget.max_drop is not None and not best.meets(self.budget):

@@ -11,12 +11,17 @@ from tinysam.calibration.images import ImageSet
 from tinysam.calibration.judge import mask_iou
 from tinysam.calibration.layer_errors import layer_errors
 from tinysam.calibration.report import MaskPair, Report, low_res_to_picture, write_report
-from tinysam.export.engine import load_engine
-from tinysam.export.float_files import decoder_cases, encoder_cases
+from tinysam.export.engine import FeedModel, load_engine, open_files
+from tinysam.export.formats import OBSERVED
+from tinysam.export.formats.onnx import int8_graph
 from tinysam.export.int8.budget import Attempt, Sensitivity
-from tinysam.export.int8.files import FileModel, PartQuantizer
+from tinysam.export.int8.part import Part
+from tinysam.export.parity import decoder_cases, encoder_cases
 from tinysam.export.reference import ReferenceCase
 from tinysam.export.tensors import decoder_inputs
+from tinysam.runtime.engines import usable_cores
+from tinysam.runtime.engines.formats import FORMATS
+from tinysam.runtime.graphs import Graphs
 from tinysam.runtime.manifest import ModelFile
 
 REPEATS = 3
@@ -62,9 +67,9 @@ FLOAT_OPERATIONS = {
 
 def milliseconds(folder: Path, file: ModelFile, case: ReferenceCase) -> float:
     """Median time of a file on this machine."""
-    engine = load_engine(folder, file)
+    engine = load_engine(folder, file, usable_cores())
     cases = encoder_cases if file.part == "encoder" else decoder_cases
-    signature, inputs, _ = cases(file.engine, [case])[0]
+    signature, inputs, _ = cases(FORMATS[file.engine], [case])[0]
     if file.part == "encoder":
         inputs = {"image": case.feed.input_of(file)}
     times = []
@@ -87,9 +92,9 @@ def file_facts(folder: Path, files: list[ModelFile], case: ReferenceCase) -> lis
     return facts
 
 
-def mask_pairs(folder: Path, pair: list[ModelFile], images: ImageSet, cases: list[ReferenceCase]) -> list[MaskPair]:
+def mask_pairs(graphs: Graphs, images: ImageSet, cases: list[ReferenceCase]) -> list[MaskPair]:
     """PyTorch's and the INT8 model's mask for the first click and the first box of each reference image."""
-    model, pairs = FileModel(folder, pair), []
+    model, pairs = FeedModel(graphs), []
     for image, case in zip(images.images, cases, strict=False):
         embedding = model.encode(case.feed)
         height, width, _ = image.pixels.shape
@@ -102,7 +107,7 @@ def mask_pairs(folder: Path, pair: list[ModelFile], images: ImageSet, cases: lis
                 )
             )
             left, right = (low_res_to_picture(mask[0], case.size, (height, width)) for mask in (expected, found))
-            title = f"{image.name}, {kind}, {model.engine}: IoU {mask_iou(found > 0, expected > 0)[0]:.3f}"
+            title = f"{image.name}, {kind}, {graphs.backend}: IoU {mask_iou(found > 0, expected > 0)[0]:.3f}"
             pairs.append(MaskPair(image.pixels, title, left, right))
     return pairs
 
@@ -115,7 +120,7 @@ def write_int8_report(
     feeds: list[ImageFeed],
     cases: list[ReferenceCase],
     decisions: Decisions,
-    quantizers: dict[str, PartQuantizer],
+    parts: dict[str, Part],
 ) -> None:
     """Writes the report of the files in `folder`."""
     kept = {
@@ -126,13 +131,13 @@ def write_int8_report(
     report = Report(model, images.describe(), FLOAT_OPERATIONS | kept, decisions.to_dict())
     report.files = file_facts(folder, files, cases[0])
     quantized = [file for file in files if file.precision == "int8"]
-    if any(file.engine == "onnx" for file in quantized):
-        prompts = [decoder_inputs("onnx", case.embedding, prompt) for case in cases for prompt in case.prompts]
+    if any(file.engine == OBSERVED.name for file in quantized):
+        prompts = [decoder_inputs(OBSERVED, case.embedding, prompt) for case in cases for prompt in case.prompts]
         images_in = [{"image": feed.image} for feed in feeds[: len(cases)]]
-        for part, inputs in (("encoder", images_in), ("decoder", prompts)):
-            kept_float = frozenset(node for s in decisions.best.kept if s.part == part for node in s.block.nodes)
-            quantizer = quantizers[part]
-            report.layers[part] = layer_errors(quantizer.graph, quantizer.onnx_model(kept_float)[0], inputs)
-    engine = quantized[0].engine
-    report.pairs = mask_pairs(folder, [file for file in quantized if file.engine == engine], images, cases)
+        for name, inputs in (("encoder", images_in), ("decoder", prompts)):
+            kept_float = frozenset(node for s in decisions.best.kept if s.part == name for node in s.block.nodes)
+            quantized_graph, _ = int8_graph(parts[name], kept_float)
+            report.layers[name] = layer_errors(parts[name].graph, quantized_graph, inputs)
+    pair = [file for file in quantized if file.engine == quantized[0].engine]
+    report.pairs = mask_pairs(open_files(folder, feeds[0].manifest, pair), images, cases)
     write_report(report, folder)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import onnx
 import torch
 from torch import nn
 
@@ -13,7 +12,8 @@ from tinysam.calibration.onnx_graph import Graph
 from tinysam.calibration.search_graph import GraphSearch, SearchCache
 from tinysam.export.decoder_graph import SelectiveDecoder, decoder_graph
 from tinysam.export.encoder_graph import encoder_graph
-from tinysam.export.int8.files import Calibration, Run
+from tinysam.export.int8.files import Run
+from tinysam.export.int8.part import Calibration, float_graph
 from tinysam.models.sam import Sam
 
 MOST_IMAGES = 32
@@ -55,7 +55,7 @@ def search(
     samples = record_fisher(modules["encoder"], modules["decoder"], some, seed)
     kept = SearchCache(cache)
     jobs = {
-        part: GraphSearch(part, Graph(onnx.load(folder / f"{part}.fp32.onnx")), module, samples, start.ranges[part])
+        part: GraphSearch(part, Graph(float_graph(folder, part)), module, samples, start.ranges[part])
         for part, module in modules.items()
     }
     total = sum(len(job.start.ranges) for job in jobs.values())

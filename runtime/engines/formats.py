@@ -6,8 +6,10 @@ standard library is imported: the engine itself is imported by `tinysam.runtime.
 
 import re
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 from tinysam.runtime.errors import EngineMissingError
 
@@ -22,11 +24,21 @@ class Package:
     """What pip installs."""
     least: tuple[int, int]
     """First version that is known to run our files; older ones are refused before they are imported."""
+    least_on_device: tuple[int, int] | None = None
+    """First version that is right on every ARM processor, if that is another one; see `known_bugs`."""
 
     @property
     def requirement(self) -> str:
         """For pip."""
-        return f"{self.distribution}>={'.'.join(map(str, self.least))}"
+        return self._requirement(self.least)
+
+    @property
+    def device_requirement(self) -> str:
+        """For pip, on a device."""
+        return self._requirement(self.least_on_device or self.least)
+
+    def _requirement(self, version: tuple[int, int]) -> str:
+        return f"{self.distribution}>={'.'.join(map(str, version))}"
 
     def installed_version(self) -> str | None:
         """Version of the installed distribution; None if there is none of that name.
@@ -56,11 +68,14 @@ class FileFormat:
     packages: tuple[Package, ...]
     """Packages that bring the engine; the first one that is installed is used."""
     driver: str
-    """Module with the class `ENGINE`, see `tinysam.runtime.engines.Engine`."""
+    """Module with the class `ENGINE`, see `tinysam.runtime.engines.Engine`; beside it `<driver>_bench`, which may be
+    missing, see `bench_tools`."""
     layout: str
     """Of image, embedding and mask input: `NCHW` or `NHWC`."""
     encode: str
     """Name of the encoder's signature."""
+    precisions: tuple[str, ...] = ("fp32", "int8")
+    """Which of the manifest's precisions its files have."""
     batches: tuple[tuple[int, int], ...] = ()
     """(prompts, points) of the decoder's signatures; empty: one unnamed signature with free axes."""
     announces: bool = False
@@ -71,10 +86,21 @@ class FileFormat:
         """Of file names."""
         return f".{self.name}"
 
+    def file_name(self, part: str, precision: str) -> str:
+        """Of an encoder or decoder in an artifact folder."""
+        return f"{part}.{precision}{self.suffix}"
+
     @property
     def package(self) -> Package | None:
         """The installed package that brings the engine, None if there is none; imports nothing."""
         return next((package for package in self.packages if find_spec(package.module)), None)
+
+    def bench_tools(self) -> ModuleType | None:
+        """The module beside the driver with `product_job(precision, threads, side)` for
+        `tinysam.runtime.bench.limit` and `count_macs` for `tinysam.runtime.bench.macs`; None if there is none.
+        """
+        name = f"{self.driver}_bench"
+        return import_module(name) if find_spec(name) else None
 
     def missing(self, reason: str = "not found") -> EngineMissingError:
         """What to raise when the engine does not import; names the extra that brings it."""
@@ -107,7 +133,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 ONNX = FileFormat(
     name="onnx",
     title="ONNX Runtime",
-    packages=(Package("onnxruntime", "onnxruntime", (1, 23)),),
+    packages=(Package("onnxruntime", "onnxruntime", (1, 23), least_on_device=(1, 31)),),
     driver="tinysam.runtime.engines.onnx",
     layout="NCHW",
     encode="",
@@ -123,9 +149,11 @@ TFLITE = FileFormat(
     driver="tinysam.runtime.engines.tflite",
     layout="NHWC",
     encode="encode",
+    precisions=("fp32", "fp16", "int8"),
     # A click or a box; several clicks; 30 clicks and a box. 16 prompts at once were no faster for each of them.
     batches=((1, 2), (1, 8), (1, 32)),
     announces=True,
 )
 FORMATS = {form.name: form for form in (ONNX, TFLITE)}
 """By name, the default first."""
+DEFAULT = next(iter(FORMATS))

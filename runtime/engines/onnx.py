@@ -33,9 +33,10 @@ def open_session(
     entries: Mapping[str, str] = MappingProxyType({}),
     plan_memory: bool = True,
     save_optimized: Path | None = None,
-    is_optimized: bool = False,
+    optimize: bool = True,
+    profile: Path | None = None,
 ) -> ort.InferenceSession:
-    """A quiet session on the CPU.
+    """A quiet session on the CPU: the one place where options of sessions are set.
 
     Args:
         model: file, or a serialized model.
@@ -43,7 +44,8 @@ def open_session(
         entries: further entries of the session's configuration.
         plan_memory: plans of memory made ahead are faster and hold more at once than the arena does by itself.
         save_optimized: where to save the graph as it is optimized for this processor.
-        is_optimized: the model is such a graph, to be run as it is.
+        optimize: else the graph is run as it is, because it was optimized before, or to see its own operations.
+        profile: beginning of the path of a profile that the session writes.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -52,8 +54,11 @@ def open_session(
     options.enable_mem_pattern = plan_memory
     if save_optimized:
         options.optimized_model_filepath = str(save_optimized)
-    if is_optimized:
+    if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if profile:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
     for name, value in entries.items():
         options.add_session_config_entry(name, value)
     return ort.InferenceSession(
@@ -64,12 +69,16 @@ def open_session(
 class OnnxEngine:
     """One session; ONNX Runtime allows concurrent `run` calls on it."""
 
-    def __init__(self, path: Path, file: ModelFile, threads: int) -> None:
+    def __init__(self, path: Path, file: ModelFile, threads: int, model: bytes | None = None) -> None:
+        """See `Engine`; `model`: a graph in place of the one in the file, which is then not read."""
         self._path = path
         if reason := check_onnxruntime(ort.__version__, file.precision):
             raise ArtifactError(f"{path}: {reason}")
         try:
-            self._session = cached_session(path, file.sha256, self._opener(file.part, threads))
+            if model is None:
+                self._session = cached_session(path, file.sha256, self._opener(file.part, threads))
+            else:
+                self._session = open_session(model, threads)
         except Exception as error:  # ONNX Runtime's errors share no base class below Exception
             raise unreadable(path, "onnxruntime", error) from error
         signature = check_signature(path, file, "")
@@ -86,7 +95,7 @@ class OnnxEngine:
     def _opener(part: str, threads: int) -> Open:
         def open_model(model: Path, save: Path | None, is_optimized: bool) -> ort.InferenceSession:
             # At 1024 a plan of memory would hold 331 MB, not 239.
-            return open_session(model, threads, _SPINNING.get(part, {}), False, save, is_optimized)
+            return open_session(model, threads, _SPINNING.get(part, {}), False, save, optimize=not is_optimized)
 
         return open_model
 

@@ -10,11 +10,13 @@ import pytest
 
 from tinysam.calibration.feeds import image_feed
 from tinysam.calibration.images import load_image_set
-from tinysam.export import float_files, parity, pipeline
+from tinysam.export import parity, pipeline
+from tinysam.export.engine import open_files
 from tinysam.export.errors import ParityError
 from tinysam.export.int8.files import check_masks
 from tinysam.export.reference import Reference, ReferenceCase
 from tinysam.models import VARIANTS, load
+from tinysam.runtime.engines.formats import FORMATS, ONNX
 from tinysam.runtime.manifest import Manifest, read_manifest, verify_file
 
 KINDS = [(engine, precision) for engine in ("onnx", "tflite") for precision in ("fp32", "int8")]
@@ -55,15 +57,15 @@ def test_the_manifest_speaks_of_no_machine(artifacts_dir: Path) -> None:
 def test_float_files_equal_pytorch(
     artifacts_dir: Path, manifest: Manifest, unseen: ReferenceCase, part: str, engine: str
 ) -> None:
-    cases = float_files.encoder_cases if part == "encoder" else float_files.decoder_cases
-    found = parity.check_file(artifacts_dir, manifest.find(part, engine, "fp32"), cases(engine, [unseen]), threads=2)
-    assert found["relative_error"] < parity.FP32_TOLERANCE[engine]
+    cases = (parity.encoder_cases if part == "encoder" else parity.decoder_cases)(FORMATS[engine], [unseen])
+    found = parity.check_file(artifacts_dir, manifest.find(part, engine, "fp32"), cases, threads=2)
+    assert found["relative_error"] < {"onnx": 1e-4, "tflite": 1e-3}[engine]
 
 
 @pytest.mark.parametrize("engine", ["onnx", "tflite"])
 def test_int8_files_keep_the_masks(artifacts_dir: Path, manifest: Manifest, unseen: ReferenceCase, engine: str) -> None:
     pair = [manifest.find(part, engine, "int8") for part in ("encoder", "decoder")]
-    found = check_masks(artifacts_dir, pair, [unseen])
+    found = check_masks(open_files(artifacts_dir, manifest, pair), [unseen])
     assert found["mask_iou"] > 0.9
 
 
@@ -80,14 +82,15 @@ def test_a_file_that_computes_something_else_is_an_error(
     wrong = replace(unseen, embedding=unseen.embedding + 0.01 * np.abs(unseen.embedding).max())
     with pytest.raises(ParityError, match=r"differs from PyTorch by .* tolerance 1e-04; nothing was published"):
         parity.check_file(
-            artifacts_dir, manifest.find("encoder", "onnx", "fp32"), float_files.encoder_cases("onnx", [wrong]), 1
+            artifacts_dir, manifest.find("encoder", "onnx", "fp32"), parity.encoder_cases(ONNX, [wrong]), 1
         )
 
 
 def test_int8_masks_that_disagree_are_noticed(artifacts_dir: Path, manifest: Manifest, unseen: ReferenceCase) -> None:
     inverted = tuple({**answer, "low_res_masks": -answer["low_res_masks"]} for answer in unseen.answers)
     pair = [manifest.find(part, "onnx", "int8") for part in ("encoder", "decoder")]
-    assert check_masks(artifacts_dir, pair, [replace(unseen, answers=inverted)])["mask_iou"] < 0.1
+    graphs = open_files(artifacts_dir, manifest, pair)
+    assert check_masks(graphs, [replace(unseen, answers=inverted)])["mask_iou"] < 0.1
 
 
 def test_up_to_date_means_same_fingerprint_and_undamaged_files(artifacts_dir: Path, tmp_path: Path) -> None:

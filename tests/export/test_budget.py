@@ -25,8 +25,10 @@ from tinysam.export.int8.budget import (
     sensitivities,
     warning,
 )
-from tinysam.export.int8.files import PartQuantizer, calibrate_files, calibration_runs, float_model
+from tinysam.export.int8.files import calibrate_files, calibration_runs
+from tinysam.export.int8.part import Part
 from tinysam.export.tinyvit_graph import TinyViTGraph
+from tinysam.runtime.graphs import Graphs
 from tinysam.runtime.manifest import ModelFile, read_manifest
 from tinysam.runtime.mask_choice import choose_mask
 
@@ -136,15 +138,13 @@ def test_every_block_is_judged_and_a_block_that_computes_nothing_costs_nothing(
     manifest = read_manifest(artifacts_dir)
     for part in ("encoder", "decoder"):
         (tmp_path / f"{part}.fp32.onnx").write_bytes((artifacts_dir / f"{part}.fp32.onnx").read_bytes())
-    model = float_model(tmp_path)
+    floats = Graphs(tmp_path, "onnx", "fp32", manifest=manifest)
     feeds = list(image_feeds(load_image_set(None, 2, long_side=448).images, manifest))
-    runs = calibration_runs(model, feeds, 112, 0)
+    runs = calibration_runs(floats, feeds, 0)
     calibration = calibrate_files(tmp_path, runs, {}, "minmax")
-    judge = float_judge(model, feeds, 0, partial(choose_mask, manifest.mask_choice, manifest.mask_tokens))
-    quantizers = {
-        part: PartQuantizer(tmp_path, part, calibration, "x86", BLOCKS[part]) for part in ("encoder", "decoder")
-    }
-    found = sensitivities(quantizers, model, judge, lambda done, total: None)
+    judge = float_judge(floats, feeds, 0, partial(choose_mask, manifest.mask_choice, manifest.mask_tokens))
+    parts = {part: Part(tmp_path, part, calibration, "x86", BLOCKS[part]) for part in ("encoder", "decoder")}
+    found = sensitivities(parts, floats, judge, lambda done, total: None)
     assert {s.part for s in found} == {"encoder", "decoder"}
     assert all(0.8 < s.judgement.agreement <= 1 for s in found)
     assert any(s.judgement.agreement < 1 for s in found)

@@ -1,6 +1,7 @@
 """Multiply-accumulates by hand, and matrix products that are really computed."""
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -8,7 +9,14 @@ import pytest
 from tinysam.runtime.bench import limit
 from tinysam.runtime.bench.limit import product_jobs
 from tinysam.runtime.bench.macs import click_macs, count_macs
+from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.manifest import read_manifest
+
+
+def bench_tools(engine: str) -> ModuleType:
+    tools = FORMATS[engine].bench_tools()
+    assert tools is not None
+    return tools
 
 
 def onnx_model(path: Path) -> Path:
@@ -44,7 +52,7 @@ def test_operations_of_an_onnx_file_are_counted_by_hand(tmp_path: Path) -> None:
 def test_a_fully_connected_layer_is_counted_and_computed(tmp_path: Path, precision: str) -> None:
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
     path = tmp_path / "product.tflite"
-    path.write_bytes(limit.tflite_product(precision, 32))
+    path.write_bytes(bench_tools("tflite").tflite_product(precision, 32))
     assert count_macs(path) == 32**3
     model = interpreter.Interpreter(model_path=str(path))
     model.allocate_tensors()

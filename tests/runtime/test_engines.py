@@ -1,6 +1,8 @@
 """Engines: what they refuse, and how they say that one is missing."""
 
+import ast
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -219,3 +221,31 @@ def test_an_engine_is_added_by_a_format_and_a_driver(tmp_path: Path, monkeypatch
     found = segmenter.predict(box=[0, 0, 9, 9])
     assert found.masks.shape == (3, 32, 64)
     np.testing.assert_allclose(found.low_res_masks, segmenter.get_image_embedding().mean(), rtol=1e-5)
+
+
+ROOMS = ("runtime/engines/", "export/formats/")
+"""Where a format's name may stand as a string: everything else asks the objects of these two."""
+ELSEWHERE = {
+    "export/settings.py": 1,  # the Python package onnx in a list of packages
+    "runtime/desk.py": 1,  # likewise
+    "models/state_file.py": 1,  # a user's .onnx file that is taken for a checkpoint
+    "device/cost/guest.py": 1,  # a script that runs on the emulated board, where this project is not installed
+}
+
+
+def count_format_names(source: str) -> int:
+    """How many strings of a source file are the name or the suffix of a format."""
+    names = {*FORMATS, *(form.suffix for form in FORMATS.values())}
+    return sum(isinstance(node, ast.Constant) and node.value in names for node in ast.walk(ast.parse(source)))
+
+
+def test_no_other_module_asks_for_the_name_of_an_engine() -> None:
+    root = Path(__file__).parents[2]
+    listed = subprocess.run(["git", "ls-files", "*.py"], cwd=root, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("needs a checkout of the repository: its list of files")
+    modules = [path for path in listed.stdout.split() if not path.startswith(("tests/", *ROOMS))]
+    assert len(modules) > 150
+    counts = {path: count_format_names((root / path).read_text(encoding="utf-8")) for path in modules}
+    assert {path: count for path, count in counts.items() if count} == ELSEWHERE
+    assert count_format_names('if engine == "onnx": pass') == 1

@@ -1,0 +1,96 @@
+"""One part of a model on its way to INT8: its float graph, equalized, with the ranges of its activations."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from tinysam.calibration.arrays import Floats
+from tinysam.calibration.blocks import Block, blocks_of
+from tinysam.calibration.equalization import Equalized, equalize
+from tinysam.calibration.onnx_graph import Graph
+from tinysam.calibration.parameters import clipped_weights, replace_onnx
+from tinysam.calibration.tensor_ranges import TensorRanges, calibrate
+from tinysam.runtime.engines.formats import ONNX
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What INT8 files are made with, and what it was found on."""
+
+    equalized: dict[str, Equalized]
+    """By part."""
+    ranges: dict[str, TensorRanges]
+    """By part, of the equalized graphs."""
+    images: dict[str, Any]
+    """Description of the image set."""
+
+
+def float_graph(folder: Path, part: str) -> onnx.ModelProto:
+    """The float ONNX graph of `encoder` or `decoder`."""
+    return onnx.load(folder / ONNX.file_name(part, "fp32"))
+
+
+def calibrate_parts(
+    folder: Path, feeds_of: dict[str, list[dict[str, Floats]]], description: dict[str, Any], method: str
+) -> Calibration:
+    """Equalizes float ONNX graphs in `folder`, and finds the ranges of the result.
+
+    Args:
+        folder: with the float files.
+        feeds_of: part -> inputs of its float ONNX graph.
+        description: of the images.
+        method: one of `tinysam.calibration.ranges.METHODS`.
+    """
+    equalized, ranges = {}, {}
+    for part, feeds in feeds_of.items():
+        source = float_graph(folder, part)
+        equalized[part] = equalize(source, feeds)
+        ranges[part] = calibrate(replace_onnx(source, equalized[part].values), feeds, method)
+    return Calibration(equalized, ranges, description)
+
+
+class Part:
+    """Encoder or decoder with what INT8 files of every format have in common, computed once.
+
+    Args:
+        folder: with the float files.
+        name: `encoder` or `decoder`.
+        calibration: of these float files.
+        target: processor of the ONNX files, `arm` or `x86`.
+        patterns: names of the graph's blocks, see `tinysam.calibration.blocks.block_name`.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, calibration: Calibration, target: str, patterns: tuple[str, ...]
+    ) -> None:
+        self.folder, self.name, self.target, self.patterns = folder, name, target, patterns
+        self.found, self.values = calibration.ranges[name], calibration.equalized[name].values
+
+    @cached_property
+    def source(self) -> onnx.ModelProto:
+        """The float graph as it was exported."""
+        return float_graph(self.folder, self.name)
+
+    @cached_property
+    def graph(self) -> onnx.ModelProto:
+        """The float graph that is quantized."""
+        return replace_onnx(self.source, self.parameters)
+
+    @cached_property
+    def parameters(self) -> dict[str, Floats]:
+        """Every parameter that is another than in the float files: equalized, and clipped by the search."""
+        equalized = replace_onnx(self.source, self.values)
+        return self.values | clipped_weights(equalized, self.found.weight_limits)
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """The graph's blocks."""
+        return blocks_of(Graph(self.source), self.found.observations, self.patterns)
+
+    @property
+    def always_float(self) -> frozenset[str]:
+        """Nodes of the block that reads the photograph."""
+        return frozenset(node for block in self.blocks if block.reads_image for node in block.nodes)
