@@ -20,11 +20,8 @@ _NO_LOG = 4
 """Fatal errors only: whatever goes wrong is raised as well, and the command prints it in one line."""
 
 # Threads that spin between the operations of a run save a quarter of the encoder's time on two idle cores. On a busy
-# machine they double it, and segment-everything runs the decoder hundreds of times.
-_SPINNING = {
-    "encoder": {"session.force_spinning_stop": "1"},
-    "decoder": {"session.intra_op.allow_spinning": "0"},
-}
+# machine they double its processor time and triple its time by the clock.
+_SPINNING = {"session.intra_op.allow_spinning": "0"}
 
 
 def open_session(
@@ -76,7 +73,7 @@ class OnnxEngine:
             raise ArtifactError(f"{path}: {reason}")
         try:
             if model is None:
-                self._session = cached_session(path, file.sha256, self._opener(file.part, threads))
+                self._session = cached_session(path, file.sha256, self._opener(threads))
             else:
                 self._session = open_session(model, threads)
         except Exception as error:  # ONNX Runtime's errors share no base class below Exception
@@ -92,10 +89,10 @@ class OnnxEngine:
             self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
     @staticmethod
-    def _opener(part: str, threads: int) -> Open:
+    def _opener(threads: int) -> Open:
         def open_model(model: Path, save: Path | None, is_optimized: bool) -> ort.InferenceSession:
             # At 1024 a plan of memory would hold 331 MB, not 239.
-            return open_session(model, threads, _SPINNING.get(part, {}), False, save, optimize=not is_optimized)
+            return open_session(model, threads, _SPINNING, False, save, optimize=not is_optimized)
 
         return open_model
 
