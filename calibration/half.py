@@ -33,7 +33,7 @@ MARGIN = 2.0
 METADATA, ALLOWED = b"reduced_precision_support", b"fp16accfp16"
 """TensorFlow's lite/tools/optimize/reduced_precision_metadata.h: fp16 values, accumulated in fp16."""
 SMALLEST_CONSTANT = 1024
-"""Elements of a constant from which storing it in fp16 is worth an operation."""
+"""Fewest elements of a constant that is stored in fp16, at the cost of a dequantize operation."""
 
 
 def allow_half(model: Any) -> None:

@@ -18,11 +18,11 @@ class OnnxScheme:
     """How a graph is quantized."""
 
     target: str
-    """`arm`: signed activations; `x86`: unsigned ones, which its 8-bit kernels want."""
+    """`arm`: signed activations; `x86`: unsigned ones, which its 8-bit kernels need."""
     keep_float: frozenset[str] = frozenset()
     """Names of nodes that stay float."""
     attention: bool = False
-    """Whether the products of attention become integer too: worth it in the encoder."""
+    """Whether the products of attention become integer too, which saves time in the encoder only."""
 
     @property
     def signed(self) -> bool:

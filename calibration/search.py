@@ -7,7 +7,7 @@ gradient of the task loss by the layer's output (`fisher.py`), the distance
 
 is minimized over 100 fractions of the largest value, 0.01 to 1.2, first of every output channel's weights, then of the
 activation, up to three times (arXiv:2312.13789, section 3.4). Weights are limited to 1: a wider scale than their
-maximum loses steps for nothing, and LiteRT's quantizer could not be told. Activations keep zero exact.
+maximum wastes steps, and LiteRT's quantizer takes no such scale. Activations keep zero exact.
 """
 
 from collections.abc import Callable

@@ -19,7 +19,7 @@ from tinysam.calibration.qparams import quantize_weight, weight_scales
 from tinysam.calibration.tflite_graph import KINDS, LINEAR, float_data
 
 LARGE_BYTES = 16384
-"""Constants from this size on are worth an operation."""
+"""Smallest constant that is stored as int8, at the cost of a dequantize operation."""
 
 
 def dequantize_code(model: Any) -> int:
@@ -126,7 +126,7 @@ class SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]
 
 
 def large_constants(model: Any, subgraph: Any) -> list[int]:
-    """Float constants that are worth an operation, besides weights: XNNPACK takes those from the file as they are."""
+    """Float constants of at least `LARGE_BYTES`, besides weights: XNNPACK takes those from the file as they are."""
     codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
     weights = {op.inputs[1] for op in subgraph.operators if KINDS.get(codes[op.opcodeIndex]) in LINEAR}
     return [

@@ -69,9 +69,9 @@ def load_state(folder: Path, recipe: Recipe, world: int, teacher: str = "") -> S
     if state.world != world:
         raise ResumeError(f"{path}: made by {state.world} processes, not {world}: start as many")
     if state.teacher != teacher:
-        told = [which or "no teacher" for which in (state.teacher, teacher)]
+        teachers = [which or "no teacher" for which in (state.teacher, teacher)]
         raise ResumeError(
-            f"{path}: learned from {told[0]}, not from {told[1]}: give the same, or another output folder"
+            f"{path}: learned from {teachers[0]}, not from {teachers[1]}: give the same, or another output folder"
         )
     old, new = state.recipe.to_dict(), recipe.to_dict()
     if changed := [f"{k} {old[k]} -> {new[k]}" for k in old if old[k] != new[k] and k not in RESUMABLE]:

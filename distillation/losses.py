@@ -158,8 +158,8 @@ def token_l1(student: Tensor, teacher: Tensor) -> Tensor:
 def mask_l1(student: Tensor, teacher: Tensor) -> Tensor:
     """Full-stage distillation, mask output (TinySAM, equation 6).
 
-    L = mean( |M_student - M_teacher| ) of (P, 4, h, w) logits -> (P,). Logits are cut off at LOGIT_LIMIT: how sure a
-    teacher is of the sky says nothing about the object.
+    L = mean( |M_student - M_teacher| ) of (P, 4, h, w) logits -> (P,). Logits are cut off at LOGIT_LIMIT:
+    beyond it their size carries no information about the object's outline.
     """
     target = teacher.detach().float().clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
     far = (student.detach().float().abs() >= LOGIT_LIMIT) & (target.abs() >= LOGIT_LIMIT)

@@ -150,7 +150,7 @@ def main() -> None:
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {options.threads} threads")
     base = _textbook_seconds(model, picture, settings, options.batches)
     for (engine, precision), segmenter in segmenters.items():
-        # What random parameters draw is never sure, so that no point would be left out.
+        # Logits of random parameters stay below `coarse_logit_thresh`, so that no point would be left out.
         for hierarchical in (False,) if options.checkpoint == "random" else (False, True):
             own = EverythingSettings.of_model(reference.manifest.everything, hierarchical=hierarchical, **changes)
             segmenter.set_image(picture)

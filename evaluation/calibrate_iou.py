@@ -1,4 +1,4 @@
-"""`python -m tinysam.evaluation.calibrate_iou`: makes predicted IoU mean what it says, at no cost at run time.
+"""`python -m tinysam.evaluation.calibrate_iou`: fits predicted IoU to the true IoU, at no cost at run time.
 
 1. Every annotated mask of the photographs is asked for by its box and by one click in its middle.
 2. For each mask token a line is fitted by least squares, with some weight on a slope of 1, from predicted to true IoU,

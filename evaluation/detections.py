@@ -125,7 +125,7 @@ class DetectionTask:
 
 
 def truth_of(path: Path) -> COCO:
-    """The annotations that have a usable mask, and crowd regions, in which COCO forgives detections.
+    """The annotations that have a usable mask, and crowd regions, in which COCO ignores detections.
 
     Missing areas are filled in, and numbers start at 1: pycocotools takes a match with annotation 0 for none.
 

@@ -18,7 +18,7 @@ EXAMPLE = Sizes(448, 4)
 
 MEANINGS = {
     "image": "RGB, resized, as the file's `input` says, then zeros right and below up to the square",
-    "image_embeddings": "the photograph as the decoder takes it",
+    "image_embeddings": "image embedding",
     "point_coords": "x and y in pixels of the model's input",
     "point_labels": "see below",
     "mask_input": "logits of an earlier low-res mask, for all prompts of the call",
@@ -26,8 +26,8 @@ MEANINGS = {
     "iou_threshold": "masks are drawn for prompts with a mask of higher predicted IoU only; -infinity draws all",
     "low_res_masks": "mask logits; above 0 is foreground",
     "iou_predictions": "predicted IoU of each mask",
-    "cells": "the embedding as this prompt sees it",
-    "mask_weights": "what each mask looks for in the upscaled cells",
+    "cells": "the embedding after the two-way transformer",
+    "mask_weights": "output of each mask token's hypernetwork; its product with the upscaled cells is the mask",
 }
 
 

@@ -61,7 +61,7 @@ class Upscaling(nn.Module):
 
 
 class Attended(NamedTuple):
-    """What the transformer knows of P prompts, before any mask is drawn."""
+    """Outputs of the two-way transformer for P prompts."""
 
     cells: Tensor
     """(P, L, dim) the image as each prompt sees it."""

@@ -1,8 +1,9 @@
-"""What onnx2tf cannot know of a graph and has to be told.
+"""Hints for onnx2tf where shapes do not tell the layout of a tensor.
 
 onnx2tf keeps images channel-last and recognizes a change between the two layouts by the shapes on both sides. Where a
 square map has as many channels as its side is long (128 in the second stage of TinyViT-5M at 1024), the shapes are
-equal and it transposes what is right already, without a word. Its parameter replacement file can say what is meant.
+equal and it transposes a tensor that is channel-last already, without a warning. Its parameter replacement file
+corrects that.
 """
 
 import json

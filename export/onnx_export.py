@@ -21,7 +21,7 @@ OPSET = 20
 
 @contextlib.contextmanager
 def quiet() -> Any:
-    """Keeps the exporter's chatter about optional packages off the terminal."""
+    """Keeps the exporter's warnings about optional packages off the terminal."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

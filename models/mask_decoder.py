@@ -13,7 +13,7 @@ MASKS = 4
 
 
 class Decoded(NamedTuple):
-    """What the decoder says of P prompts."""
+    """The decoder's outputs for P prompts."""
 
     low_res_masks: Tensor
     """(P, 4, 4 * grid, 4 * grid) logits; above 0 is foreground."""

@@ -49,7 +49,7 @@ _EXECUTING = (
     "importlib",
     "runpy",
 )
-"""Modules whose names in a pickle mean that it wants something done."""
+"""Modules that a pickle names to run code when it is loaded."""
 _MODULE_PARTS = ("_modules", "_parameters", "_buffers")
 _NOT_WEIGHTS = ("optim", "sched", "scaler")
 _SECOND_CHOICE = ("ema", "averag", "teacher")

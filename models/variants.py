@@ -69,7 +69,15 @@ VARIANTS = {
         ),
         Variant("tinysam", TINYVIT_5M, 1024, single_mask=False, mask_choice="best"),
         Variant("mobilesam", TINYVIT_5M, 1024, single_mask=True),
-        Variant("edgesam", REPVIT_M1_FUSED, 1024, single_mask=True, mask_choice="stability"),
+        Variant(
+            "edgesam",
+            REPVIT_M1_FUSED,
+            1024,
+            single_mask=True,
+            mask_choice="stability",
+            # Its mask generator tests the stability score in place of the predicted IoU, which was not distilled.
+            everything={"pred_iou_thresh": 0.0},
+        ),
         Variant("repvitsam", REPVIT_M2_3, 1024, single_mask=True),
         Variant("sam_vit_b", ViTSizes(768, 12, 12, (2, 5, 8, 11)), 1024, single_mask=True),
         Variant("sam_vit_l", ViTSizes(1024, 24, 16, (5, 11, 17, 23)), 1024, single_mask=True),

@@ -1,4 +1,4 @@
-"""Entry points of the commands that belong on a desk: without their packages, one line says which extra to install.
+"""Entry points of the commands for a workstation: without their packages, one line says which extra to install.
 
 A device has numpy, Pillow and an engine, and the same wheel puts every command there.
 """

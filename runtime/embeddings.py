@@ -4,8 +4,8 @@ A file is a NumPy archive (npz, no pickles) with
 
 - `embedding` (1, 256, grid, grid), float32, or float16 at half the size;
 - `original_size` (height, width) of the photograph and `image_size` of the model;
-- `encoder_sha256` of the encoder's file and `image_sha256` of the photograph as the encoder saw it, which say whom the
-  embedding belongs to.
+- `encoder_sha256` of the encoder's file and `image_sha256` of the photograph as the encoder took it: an
+  embedding of another model or photograph is refused.
 """
 
 import hashlib

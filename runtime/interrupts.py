@@ -8,8 +8,8 @@ class Interrupts:
     """Ends the command at Ctrl-C and at SIGTERM, so that `finally` blocks remove partial files.
 
     The exception alone does not always arrive: a finalizer swallows it, and native code on its way may turn it into
-    an error of its own. What was asked for is therefore kept here as well. Finalizers of files that it leaves half
-    written complain on standard error; that says nothing new, so it is not shown.
+    an error of its own. So the request is kept here as well. Finalizers of partial files may print errors that follow
+    from the interruption; they are not shown.
     """
 
     def __init__(self) -> None:

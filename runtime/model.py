@@ -19,7 +19,7 @@ Floats = NDArray[np.float32]
 
 
 class Decoded(NamedTuple):
-    """Masks of those of P prompts that are worth drawing."""
+    """Masks of those of P prompts whose predicted IoU is above the threshold."""
 
     masks: Floats
     """(K, masks, 4 * grid, 4 * grid) logits."""
@@ -59,7 +59,7 @@ class Model(ABC):
         return encoder_input(pixels, self.manifest)
 
     def warnings(self) -> list[str]:
-        """What a user should be told of the model, each once."""
+        """Warnings of the manifest, each once."""
         return []
 
     def load(self, part: str) -> float:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_CHATTER = (b"INFO:", b"WARNING: All log messages before absl")
+_INFORMATION = (b"INFO:", b"WARNING: All log messages before absl")
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def quiet_native(drop_all: bool = False) -> Iterator[None]:
     """
     try:
         captured = tempfile.TemporaryFile()  # noqa: SIM115 (closed below)
-    except OSError:  # nowhere to write: rather chatter than no result
+    except OSError:  # no temporary folder: the lines are shown
         yield
         return
     sys.stderr.flush()
@@ -34,5 +34,5 @@ def quiet_native(drop_all: bool = False) -> Iterator[None]:
             os.close(terminal)
             captured.seek(0)
             for line in captured:
-                if not drop_all and not line.startswith(_CHATTER):
+                if not drop_all and not line.startswith(_INFORMATION):
                     os.write(2, line)

@@ -5,7 +5,7 @@
 3. Transparent pixels are laid on white, so that colours hidden under them stay hidden.
 4. Colours are converted to sRGB by the picture's ICC profile: see `tinysam.runtime.colors`.
 
-Whatever loses or assumes something is told in a note.
+A note names every conversion that loses or assumes something.
 """
 
 from collections.abc import Mapping

@@ -71,7 +71,7 @@ class Segmenter:
 
     @property
     def manifest(self) -> Manifest:
-        """What the model's artifact folder says of itself."""
+        """Manifest of the model's artifact folder."""
         return self.graphs.manifest
 
     def clone(self) -> "Segmenter":

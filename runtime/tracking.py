@@ -59,7 +59,7 @@ class Tracker:
 def _advance(track: Track, mask: MaskRecord) -> None:
     if not mask.area or (track.area and not 1 / LARGEST_GROWTH < mask.area / track.area < LARGEST_GROWTH):
         track.lost_frames += 1
-        # What was sure to be the object once may have changed for good: after a while it is believed.
+        # A change of area that lasts is accepted after five frames.
         track.area = None if track.lost_frames > 5 else track.area
         return
     track.area, track.lost_frames = mask.area, 0

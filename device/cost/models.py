@@ -1,7 +1,7 @@
-"""The model files whose cost is reported: those of artifact folders, asked as one click asks them.
+"""The model files whose cost is reported: those of artifact folders, run for one click.
 
-The decoder is asked in two ways: for the masks of a click, and as segment-everything does for a point whose masks turn
-out too poor to be drawn.
+The decoder is measured twice: for the masks of a click, and as segment-everything runs it for a point whose masks are
+not drawn because their predicted IoU is below the threshold.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def candidates(found: list[Sensitivity]) -> list[Sensitivity]:
     """Blocks in the order in which they should become float.
 
     Those that save next to nothing come first; then those that change masks, most lost IoU with the float masks per
-    instruction saved first. Agreement decides: it is the same for every photograph, where a drop may be luck.
+    instruction saved first. Agreement decides: it varies less from photograph to photograph than the drop does.
     """
     negligible = [s for s in found if s.block.negligible]
     others = [s for s in found if not s.block.negligible and s.judgement.agreement < 1]
@@ -148,16 +148,16 @@ def choose(
     Returns:
         The attempt within the budget with the fewest blocks in float, or else the best one; and all attempts.
     """
-    rescued = candidates(found)
+    ordered = candidates(found)
     attempts: dict[int, Attempt] = {}
 
     def attempt(count: int) -> Attempt:
-        plan = Attempt(tuple(rescued[:count]), [], {})
+        plan = Attempt(tuple(ordered[:count]), [], {})
         files = write(plan.nodes)
         attempts[count] = replace(plan, files=files, judgements=judged(files))
         return attempts[count]
 
-    fewest, most = sum(s.block.negligible for s in rescued), len(rescued)
+    fewest, most = sum(s.block.negligible for s in ordered), len(ordered)
     if attempt(fewest).meets(budget) or budget.max_drop is None:
         return attempts[fewest], list(attempts.values())
     while most - fewest > 1:  # `fewest` is not enough
@@ -184,14 +184,14 @@ def loss(attempt: Attempt) -> str:
 
 
 def check_budget(attempt: Attempt, budget: Budget, found: list[Sensitivity], report: Path) -> None:
-    """BudgetError if the attempt loses more than the budget allows; the message says which blocks hurt."""
+    """BudgetError if the attempt loses more than the budget allows; the message names the blocks that lose most."""
     if budget.max_drop is None or attempt.meets(budget):
         return
-    hurting = sorted(found, key=lambda s: s.judgement.agreement)[:3]
-    blocks = ", ".join(f"{s.part} {s.block.name} ({s.judgement.agreement:.3f})" for s in hurting)
+    worst = sorted(found, key=lambda s: s.judgement.agreement)[:3]
+    blocks = ", ".join(f"{s.part} {s.block.name} ({s.judgement.agreement:.3f})" for s in worst)
     raise BudgetError(
         f"{loss(attempt)} with {len(attempt.kept)} blocks in float, allowed are {budget.max_drop:g} points and "
-        f"{budget.least_agreement:g}; nothing was published, the report is in {report}. Blocks that hurt most alone: "
+        f"{budget.least_agreement:g}; nothing was published, the report is in {report}. Blocks that lose most alone: "
         f"{blocks}. Try --calib-dir with photographs like yours, --ranges search, or --max-drop with more points"
     )
 

@@ -145,8 +145,8 @@ class Quantization:
         best, attempts = self.written(floats, calibration, quantizers, found)
         report = self.report(best, attempts, found, calibration, parts)
         check_budget(best, self.budget, found, report)
-        told = warning(best, self.budget, Budget(MAX_DROP, LEAST_MASK_IOU))
-        return [replace(file, quantization={**(file.quantization or {}), "warning": told}) for file in best.files]
+        note = warning(best, self.budget, Budget(MAX_DROP, LEAST_MASK_IOU))
+        return [replace(file, quantization={**(file.quantization or {}), "warning": note}) for file in best.files]
 
     @property
     def budget(self) -> Budget:
@@ -205,10 +205,10 @@ class Quantization:
                 best = replace(best, files=write(best.nodes))
             best = replace(best, files=[file for engine in settings.formats for file in self.checked(best, engine)])
             size = sum(file.size_bytes for file in best.files) / 1e6
-            told = ", ".join(f"{engine} {j.agreement:.3f}" for engine, j in best.judgements.items())
+            agreements = ", ".join(f"{engine} {j.agreement:.3f}" for engine, j in best.judgements.items())
             kept = f", {len(best.kept)} blocks in float" if best.kept else ""
             details.append(
-                f"({size:.1f} MB, IoU with fp32 masks: {told}, drop {best.drop:.2f} points "
+                f"({size:.1f} MB, IoU with fp32 masks: {agreements}, drop {best.drop:.2f} points "
                 f"+-{best.worst.drop_error:.2f}{kept})"
             )
         return best, attempts

@@ -106,8 +106,8 @@ def _key(case: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _where(report: dict[str, Any]) -> str:
-    told = report["machine"]
-    return f"{told['board'] or told['processor']}, {told['architecture']}, picture {report['image']}"
+    machine = report["machine"]
+    return f"{machine['board'] or machine['processor']}, {machine['architecture']}, picture {report['image']}"
 
 
 def vector_flags() -> str:

@@ -118,14 +118,14 @@ def _onnx_weights(model: bytes) -> dict[str, Shape]:
     parts = list(_fields(graph))
     shapes = {}
     for _, tensor in (part for part in parts if part[0] == 5):
-        told = list(_fields(tensor))
-        shapes[_only(told, 8)] = [value for field, value in told if field == 1]
+        fields = list(_fields(tensor))
+        shapes[_only(fields, 8)] = [value for field, value in fields if field == 1]
     found: dict[str, Shape] = {}
     for _, node in (part for part in parts if part[0] == 1):
-        told = list(_fields(node))
-        operands = [bytes(value).decode() for field, value in told if field == 1]
+        fields = list(_fields(node))
+        operands = [bytes(value).decode() for field, value in fields if field == 1]
         if len(operands) > 1 and operands[1] in shapes:
-            found[_only(told, 3)] = shapes[operands[1]]
+            found[_only(fields, 3)] = shapes[operands[1]]
     return found
 
 

@@ -70,13 +70,13 @@ def _key(sha256: str) -> str:
 
 
 def _processor() -> str:
-    """What Linux says of the first core's kind; elsewhere what Python knows."""
+    """Model and features of the first core by /proc/cpuinfo; without that file, `platform.processor`."""
     try:
         text = CPUINFO.read_text(errors="replace")
     except OSError:
         return platform.processor()
-    told = r"^(?:vendor_id|cpu family|model|model name|flags|Features|CPU [a-z]+)\s*:.*$"
-    return "\n".join(dict.fromkeys(re.findall(told, text, re.MULTILINE)))
+    pattern = r"^(?:vendor_id|cpu family|model|model name|flags|Features|CPU [a-z]+)\s*:.*$"
+    return "\n".join(dict.fromkeys(re.findall(pattern, text, re.MULTILINE)))
 
 
 def _open_kept(kept: Path, open_model: Open) -> ort.InferenceSession | None:
@@ -84,7 +84,7 @@ def _open_kept(kept: Path, open_model: Open) -> ort.InferenceSession | None:
     try:
         if kept.name.endswith(f"-{sha256_file(kept)}{SUFFIX}"):
             return open_model(kept, None, True)
-    except Exception:  # unreadable, or whatever ONNX Runtime dislikes about it: the model file decides
+    except Exception:  # unreadable, or refused by ONNX Runtime: the model file is opened instead
         pass
     with suppress(OSError):
         kept.unlink()

@@ -9,8 +9,9 @@ from PIL import Image
 _LOOK_PX = 256
 """Long side at which the contrast of a crop is measured, about what the encoder sees."""
 _BLOCK_PX = 8
-"""Noise is told from contrast by the means of blocks of 8 x 8 pixels, an eighth as noisy as the pixels themselves. Of a
-thousand such means the lowest and the highest are seldom more than 8 standard deviations apart: one of the pixels."""
+"""Noise and contrast are separated by the means of blocks of 8 x 8 pixels, an eighth as noisy as the pixels themselves.
+Of a thousand such means the lowest and the highest are seldom over 8 of their standard deviations apart: one of the
+pixels."""
 _FLAT_RANGE = 3.0
 """Levels of 255 between the darkest and the brightest block that count as flat without any noise: JPEG makes them."""
 _FLAT_NOISE = 16.0

@@ -210,7 +210,7 @@ def click_prompts(frame: Frame, points: Points) -> Prompts:
 def _relaxed(
     reserves: list[list[Candidate]], settings: EverythingSettings
 ) -> tuple[list[list[Candidate]], tuple[str, ...]]:
-    """The masks to show although none passed, and the note that says so. A caller's thresholds hold in any case."""
+    """The masks to show although none passed, and a note. Thresholds that a caller gave are never lowered."""
     wanted = f"predicted IoU {settings.pred_iou_thresh:.2f} and stability {settings.stability_score_thresh:.2f}"
     asked = f"no mask reached {wanted}"
     if not any(map(settings.may_lower, QUALITY)):
@@ -224,7 +224,7 @@ def _relaxed(
         if any(good):
             if step < np.inf:
                 return good, (f"{asked}: lowered to {iou:.2f} and {stable:.2f}",)
-            return good, (f"{asked}, nor anything near: showing the best there are",)
+            return good, (f"{asked}, nor the lowered thresholds: showing the masks of highest predicted IoU",)
     if not any(reserves):
         return reserves, ("the model found nothing in this image",)
     return [[] for _ in reserves], (f"{asked}: nothing is shown",)

@@ -79,7 +79,7 @@ class EverythingSettings:
 
     @classmethod
     def of_model(cls, thresholds: EverythingThresholds, **changes: object) -> "EverythingSettings":
-        """The settings chosen for a model, with changes. Thresholds among the changes are obeyed to the letter.
+        """The settings chosen for a model, with changes. Thresholds among the changes are never lowered.
 
         Hierarchical mode compares masks to find duplicates, unless the changes have a threshold for boxes.
         """

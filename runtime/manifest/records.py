@@ -94,7 +94,7 @@ class Cleaning:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that the runtime knows of a model."""
+    """Sizes, preprocessing, rules, thresholds and files of one model."""
 
     variant: str
     image_size: int

@@ -60,7 +60,7 @@ def rehash_manifest(folder: Path | str) -> Path:
 
     Raises:
         FileNotFoundError: there is no manifest.
-        ArtifactError: what was written by hand makes no sense.
+        ArtifactError: a field is missing or out of range.
     """
     path = Path(folder) / FILE_NAME
     if not path.is_file():

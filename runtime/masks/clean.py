@@ -1,4 +1,4 @@
-"""Removes specks of a mask and fills its pinholes, at low resolution.
+"""Removes small islands of a mask and fills its small holes, at low resolution.
 
 1. Of the low-res mask's part that shows the photograph take the background's connected parts that do not reach the
    photograph's border: holes. Those smaller than a share of the mask's area are filled.

@@ -1,4 +1,4 @@
-"""Output files appear under their name complete or not at all; what prevents it is told in a sentence."""
+"""Output files appear under their name complete or not at all; an error says what prevents it."""
 
 import errno
 from collections.abc import Iterator

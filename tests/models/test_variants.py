@@ -1,11 +1,15 @@
 """Registry, input sizes and building blocks, without any stored outputs."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
+from tinysam.export.torch_model import manifest_of
 from tinysam.models import VARIANTS, build, get_variant, load
 from tinysam.models.tinyvit import WindowAttention, bias_indexes
-from tinysam.models.variants import check_image_size
+from tinysam.models.variants import check_image_size, exported_variants
 
 
 def test_unknown_variant_names_the_known_ones() -> None:
@@ -64,3 +68,13 @@ def test_sizes_with_and_without_window_padding_differ_only_in_shape() -> None:
     with torch.no_grad():
         assert encoder(torch.zeros(1, 3, 224, 224)).shape == (1, 256, 14, 14)
         assert encoder(torch.zeros(1, 3, 256, 256)).shape == (1, 256, 16, 16)  # 32, 16: no multiples of 7 and 14
+
+
+def test_the_page_lists_the_thresholds_of_every_variant() -> None:
+    page = Path(__file__).parents[2] / "docs" / "checkpoints.md"
+    section = page.read_text(encoding="utf-8").split("## Thresholds of segment everything")[1].split("\n## ")[0]
+    listed = {}
+    for names, iou, stability in re.findall(r"^\| (`.*?`) \| ([\d.]+).*? \| ([\d.]+) \|", section, re.MULTILINE):
+        listed |= dict.fromkeys(re.findall(r"`(\w+)`", names), (float(iou), float(stability)))
+    own = {name: manifest_of(VARIANTS[name], VARIANTS[name].image_size).everything for name in exported_variants()}
+    assert listed == {name: (one.pred_iou_thresh, one.stability_score_thresh) for name, one in own.items()}

@@ -1,4 +1,4 @@
-// Removes specks of a mask and fills its pinholes at low resolution: `clean_mask` of the Python runtime.
+// Removes small islands of a mask and fills its small holes at low resolution: `clean_mask` of the Python runtime.
 
 /** Size of a logit that changes sides although it is 0. */
 const LEAST_LOGIT = 1e-3;
@@ -15,12 +15,12 @@ export function cleanMask(logits, { islands, holes }, { width, height, side }) {
   for (let y = 0; y < height; y++) for (let x = 0; x < width; x++) mask[y * width + x] = logits[y * side + x] > 0 ? 1 : 0;
   const area = mask.reduce((sum, value) => sum + value, 0);
   if (!area) return logits;
-  const pinholes = parts(mask, 0, width, height).filter((part) => !part.touchesBorder && part.cells.length < holes * area);
-  for (const { cells } of pinholes) for (const cell of cells) mask[cell] = 1;
+  const smallHoles = parts(mask, 0, width, height).filter((part) => !part.touchesBorder && part.cells.length < holes * area);
+  for (const { cells } of smallHoles) for (const cell of cells) mask[cell] = 1;
   const pieces = parts(mask, 1, width, height);
   const largest = pieces.reduce((top, part) => (part.cells.length > top.cells.length ? part : top));
-  const specks = pieces.filter((part) => part !== largest && part.cells.length < islands * area);
-  if (!pinholes.length && !specks.length) return logits;
+  const smallIslands = pieces.filter((part) => part !== largest && part.cells.length < islands * area);
+  if (!smallHoles.length && !smallIslands.length) return logits;
   const cleaned = logits.slice();
   const turn = (found, sign) => {
     for (const { cells } of found) {
@@ -30,8 +30,8 @@ export function cleanMask(logits, { islands, holes }, { width, height, side }) {
       }
     }
   };
-  turn(pinholes, 1);
-  turn(specks, -1);
+  turn(smallHoles, 1);
+  turn(smallIslands, -1);
   return cleaned;
 }
 
