@@ -19,13 +19,13 @@ MASK_NMS_THRESH = 0.75
 class EverythingSettings:
     """The arguments of SAM's automatic mask generator and of TinySAM's hierarchical one, under their names."""
 
-    points_per_side: int = 32
+    points_per_side: int = EverythingThresholds.points_per_side
     points_per_batch: int | None = None
     """Prompts per call of the decoder; None takes what measured fastest for the model's size."""
-    pred_iou_thresh: float = 0.88
-    stability_score_thresh: float = 0.95
-    stability_score_offset: float = 1.0
-    box_nms_thresh: float = 0.7
+    pred_iou_thresh: float = EverythingThresholds.pred_iou_thresh
+    stability_score_thresh: float = EverythingThresholds.stability_score_thresh
+    stability_score_offset: float = EverythingThresholds.stability_score_offset
+    box_nms_thresh: float = EverythingThresholds.box_nms_thresh
     """IoU of boxes above which the worse of two masks goes."""
     crop_n_layers: int = 0
     """Layer i looks at the photograph again in 2**i x 2**i overlapping crops."""
@@ -44,11 +44,11 @@ class EverythingSettings:
     """IoU of masks above which the worse of two goes, in place of `box_nms_thresh`; None: boxes are compared."""
     hierarchical: bool = True
     """A coarse grid first, then the points that good masks and asked points left least known: see `points.py`."""
-    coarse_logit_thresh: float = 8.5
+    coarse_logit_thresh: float = EverythingThresholds.coarse_logit_thresh
     """Hierarchical mode: a good mask covers the points where its logit is above this."""
-    coarse_agreement: int = 1
+    coarse_agreement: int = EverythingThresholds.coarse_agreement
     """Hierarchical mode: so many good masks over a point make it known."""
-    coarse_share: float = 1.0
+    coarse_share: float = EverythingThresholds.coarse_share
     """Hierarchical mode: most of the grid's points that are asked, as a part of all."""
     model_quality: Mapping[str, float] = field(default_factory=dict)
     """The model's own values of those `QUALITY` thresholds that the caller did not give."""

@@ -1,5 +1,6 @@
 """Parsed JSON to a `Manifest`: every field is checked, and the message names the one that is wrong."""
 
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ def _show(value: Any) -> str:
     return "missing" if value is None else text if len(text) <= 60 else text[:57] + "..."
 
 
-def _number(data: Any, name: str, low: float, high: float, default: float | None = None) -> float:
-    value = get_field(data, name, (int, float), default)
+def _number(data: Any, name: str, low: float, high: float) -> float:
+    value = get_field(data, name, (int, float))
     if not low <= value <= high:
         raise ArtifactError(f"field {name!r} is {_show(value)}, expected {low:g} to {high:g}")
     return float(value)
@@ -119,23 +120,17 @@ def _mask_tokens(data: Any) -> tuple[int, ...]:
 def _thresholds(data: Any) -> EverythingThresholds:
     if data is None:
         return EverythingThresholds()
-    default = EverythingThresholds()
-    counts = {}
-    for name, most in (("points_per_side", 256), ("coarse_agreement", 100)):
-        counts[name] = get_field(data, name, int, getattr(default, name))
-        if not 1 <= counts[name] <= most:
-            raise ArtifactError(f"field {name!r} is {counts[name]}, expected 1 to {most}")
-    ranges = {
-        "pred_iou_thresh": (0.0, 1.0),
-        "stability_score_thresh": (0.0, 1.0),
-        "stability_score_offset": (0.0, 100.0),
-        "box_nms_thresh": (0.0, 1.0),
-        "coarse_logit_thresh": (-1000.0, 1000.0),
-        "coarse_share": (0.0, 1.0),
-    }
-    values = {name: _number(data, name, *limits, getattr(default, name)) for name, limits in ranges.items()}
-    points, agreement = counts["points_per_side"], counts["coarse_agreement"]
-    return EverythingThresholds(points_per_side=points, coarse_agreement=agreement, **values)
+    return EverythingThresholds(**{one.name: _threshold(data, one) for one in fields(EverythingThresholds)})
+
+
+def _threshold(data: Any, one: Field[Any]) -> Any:
+    default: Any = one.default
+    kind = type(default)
+    value = get_field(data, one.name, int if kind is int else (int, float), default)
+    low, high = one.metadata["limits"]
+    if not low <= value <= high:
+        raise ArtifactError(f"field {one.name!r} is {_show(value)}, expected {low:g} to {high:g}")
+    return kind(value)
 
 
 def _cleaning(data: Any) -> Cleaning:

@@ -65,20 +65,25 @@ class ModelFile:
     """Scheme, target, hash of the calibration set, operations kept in float; None for fp32."""
 
 
+def _limited(default: float, low: float, high: float) -> Any:
+    """A field whose smallest and largest value `tinysam.runtime.manifest.parse` checks."""
+    return field(default=default, metadata={"limits": (low, high)})
+
+
 @dataclass(frozen=True)
 class EverythingThresholds:
     """Settings of segment-everything that were chosen for one model; the defaults are SAM's and TinySAM's."""
 
-    points_per_side: int = 32
-    pred_iou_thresh: float = 0.88
-    stability_score_thresh: float = 0.95
-    stability_score_offset: float = 1.0
-    box_nms_thresh: float = 0.7
-    coarse_logit_thresh: float = 8.5
+    points_per_side: int = _limited(32, 1, 256)
+    pred_iou_thresh: float = _limited(0.88, 0.0, 1.0)
+    stability_score_thresh: float = _limited(0.95, 0.0, 1.0)
+    stability_score_offset: float = _limited(1.0, 0.0, 100.0)
+    box_nms_thresh: float = _limited(0.7, 0.0, 1.0)
+    coarse_logit_thresh: float = _limited(8.5, -1000.0, 1000.0)
     """Hierarchical mode: a good mask covers the points where its logit is above this."""
-    coarse_agreement: int = 1
+    coarse_agreement: int = _limited(1, 1, 100)
     """Hierarchical mode: so many good masks over a point make it known, so that it is not asked."""
-    coarse_share: float = 1.0
+    coarse_share: float = _limited(1.0, 0.0, 1.0)
     """Hierarchical mode: most of the grid's points that are asked, as a part of all."""
 
 

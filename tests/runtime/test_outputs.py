@@ -221,7 +221,16 @@ def test_overlay_draws_empty_and_border_masks() -> None:
         Rle.encode(np.ones(SIZE, np.bool_)), 1.0, 1.0, point_coords=((0, 0), (120, 90)), point_labels=(1, 1)
     )
     empty = MaskRecord(Rle.encode(np.zeros(SIZE, np.bool_)), 0.0, 0.0, box=(-5, -5, 300, 300))
-    draw_overlay(picture(SIZE[1], SIZE[0]), Result("x", SIZE, [full, empty], "m", "onnx", "fp32"))
+    bare = MaskRecord(Rle.encode(np.zeros(SIZE, np.bool_)), 0.0, 0.0)
+
+    def changed(*masks: MaskRecord) -> np.ndarray:
+        drawn = picture(SIZE[1], SIZE[0])
+        draw_overlay(drawn, Result("x", SIZE, list(masks), "m", "onnx", "fp32"))
+        return np.any(np.asarray(drawn) != np.asarray(picture(SIZE[1], SIZE[0])), axis=-1)
+
+    assert not changed(bare).any()
+    assert not changed(empty).any()  # all sides of its box lie outside of the picture
+    assert changed(full, empty).mean() > 0.95
 
 
 def test_first_colours_are_easy_to_tell_apart() -> None:

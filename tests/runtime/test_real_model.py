@@ -39,9 +39,9 @@ def test_engines_agree(segmenters: dict[tuple[str, str], Segmenter]) -> None:
         found = segmenter.predict(box=BOX)
         assert found.masks.shape == (3, *data.cat().shape[:2])
         exact = precision == "fp32"
-        np.testing.assert_allclose(found.iou_predictions, reference.iou_predictions, atol=1e-4 if exact else 0.1)
+        np.testing.assert_allclose(found.iou_predictions, reference.iou_predictions, atol=1e-4 if exact else 0.03)
         for mask, expected in zip(found.masks, reference.masks, strict=True):
-            assert overlap(mask, expected) > (0.999 if exact else 0.8)
+            assert overlap(mask, expected) > (0.999 if exact else 0.95)
 
 
 def test_embedding_has_one_layout_whatever_the_engine(segmenters: dict[tuple[str, str], Segmenter]) -> None:
