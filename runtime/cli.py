@@ -128,7 +128,7 @@ def _add_everything(top: argparse.ArgumentParser) -> None:
         type=str.lower,
         choices=("hierarchical", "grid"),
         default="hierarchical",
-        help="coarse grid first, then only where it left questions; or the full grid at once (default: %(default)s)",
+        help="coarse grid first, then the least known points; or the full grid at once (default: %(default)s)",
     )
     group.add_argument("--points-per-side", type=positive, metavar="N", help="grid of N x N points (default: 32)")
     group.add_argument("--points-per-batch", type=positive, metavar="N", help="prompts per call of the decoder")

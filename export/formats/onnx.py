@@ -1,22 +1,36 @@
-"""ONNX: float files by PyTorch's exporter, INT8 files by `tinysam.calibration.onnx_int8`."""
+"""ONNX: float files by PyTorch's exporter, INT8 files by `tinysam.calibration.onnx_int8`.
 
+`to_onnx` exports any edge graph: dynamo exporter, opset 20, simplified by onnxsim. TFLite files are made from its files.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxsim
+import torch
+from torch import Tensor, nn
 
 from tinysam.calibration.onnx_int8 import OnnxScheme, quantize_onnx
 from tinysam.calibration.pixel_input import take_pixels_onnx
 from tinysam.export.decoder_graph import SelectiveDecoder, decoder_graph
 from tinysam.export.encoder_graph import encoder_graph
+from tinysam.export.errors import ExportError
 from tinysam.export.formats.writer import Quantizer, Writer, tensors
 from tinysam.export.int8.part import Part
-from tinysam.export.onnx_export import to_onnx
 from tinysam.export.reference import ReferenceCase
 from tinysam.export.tensors import DECODER_OUTPUTS, ENCODER_OUTPUTS, decoder_inputs
 from tinysam.models.sam import MEAN, STD, Sam
 from tinysam.runtime.engines.formats import ONNX
+
+OPSET = 20
+"""First opset with `Gelu` as one operation; `LayerNormalization` has been one since 17."""
 
 
 def int8_graph(part: Part, keep_float: frozenset[str]) -> tuple[onnx.ModelProto, dict[str, Any]]:
@@ -64,3 +78,68 @@ class OnnxWriter(Writer):
             path,
             {"point_coords": axes, "point_labels": axes},
         )
+
+
+@contextlib.contextmanager
+def quiet() -> Any:
+    """Keeps the exporter's warnings about optional packages off the terminal."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)
+
+
+def to_onnx(
+    graph: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: tuple[str, ...],
+    path: Path,
+    free_axes: Mapping[str, Mapping[int, str]] | None = None,
+) -> None:
+    """Exports `graph` and writes it to `path`.
+
+    Args:
+        graph: module in evaluation mode whose `forward` takes the inputs in order.
+        inputs: example tensors by name; a free axis needs an example length of at least 2.
+        outputs: names of the outputs.
+        path: file to write.
+        free_axes: input name -> axis -> name of a dimension that the caller may choose.
+
+    Raises:
+        ExportError: onnxsim's result differs from the exported graph.
+    """
+    named = {axis: torch.export.Dim(axis) for axes in (free_axes or {}).values() for axis in axes.values()}
+    dynamic = {name: {axis: named[dim] for axis, dim in (free_axes or {}).get(name, {}).items()} for name in inputs}
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            graph,
+            tuple(inputs.values()),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=tuple(dynamic.values()) if free_axes else None,
+            verbose=False,
+        )
+        assert program is not None
+        simplified, same = onnxsim.simplify(program.model_proto)
+    if not same:
+        raise ExportError(f"{path.name}: the simplified graph differs from the exported one")
+    onnx.checker.check_model(simplified, full_check=True)
+    onnx.save(strip(simplified), path)
+
+
+def strip(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Removes what names the exporting machine: source lines, stack traces, doc strings."""
+    del model.metadata_props[:]
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+    model.graph.doc_string = ""
+    return model

@@ -21,11 +21,11 @@ from tinysam.calibration.tflite_constants import dequantize_code, pack_constants
 from tinysam.calibration.tflite_int8 import quantize_tflite
 from tinysam.export.decoder_graph import AttendStage, DecoderGraph, UpscaleStage, decoder_graph
 from tinysam.export.encoder_graph import encoder_graph
+from tinysam.export.formats.onnx import to_onnx
+from tinysam.export.formats.onnx2tf import TFLiteSignature, to_tflite
 from tinysam.export.formats.writer import Quantizer, Writer, tensors
-from tinysam.export.onnx_export import to_onnx
 from tinysam.export.reference import ReferenceCase
 from tinysam.export.tensors import DECODER_OUTPUTS, ENCODER_OUTPUTS, channels_last, cut, fill_slots
-from tinysam.export.tflite_export import TFLiteSignature, to_tflite
 from tinysam.models.sam import MEAN, STD, Sam
 from tinysam.runtime.contract import ATTEND, STAGE_POINTS, UPSCALE, decode_name
 from tinysam.runtime.engines.formats import TFLITE

@@ -14,7 +14,7 @@ from tinysam.calibration.equalization import PAIRS, UNPAIRED, Network, Pair, equ
 from tinysam.calibration.errors import CalibrationError
 from tinysam.calibration.parameters import replace_onnx
 from tinysam.export.encoder_graph import encoder_graph
-from tinysam.export.onnx_export import to_onnx
+from tinysam.export.formats.onnx import to_onnx
 from tinysam.models.variants import build, get_variant
 
 WIDTH, HEADS, ROWS = 16, 2, 12

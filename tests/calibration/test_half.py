@@ -14,7 +14,7 @@ from torch import nn
 from tinysam.calibration.errors import CalibrationError
 from tinysam.calibration.half import LARGEST, allow_half, check_range, rounded_model, spelled_out, store_half
 from tinysam.calibration.tflite_constants import to_bytes
-from tinysam.export.onnx_export import to_onnx
+from tinysam.export.formats.onnx import to_onnx
 
 
 class Small(nn.Module):

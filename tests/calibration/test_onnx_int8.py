@@ -14,7 +14,7 @@ from tinysam.calibration.observers import observe
 from tinysam.calibration.onnx_graph import Graph
 from tinysam.calibration.onnx_int8 import OnnxScheme, quantize_onnx
 from tinysam.calibration.tensor_ranges import TensorRanges, calibrate
-from tinysam.export.onnx_export import to_onnx
+from tinysam.export.formats.onnx import to_onnx
 
 
 class Small(nn.Module):

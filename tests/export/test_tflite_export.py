@@ -12,9 +12,8 @@ from torch import nn
 
 from tests.models.golden import relative_error
 from tinysam.export.errors import ExportError
-from tinysam.export.onnx2tf_hints import layout_hints
-from tinysam.export.onnx_export import to_onnx
-from tinysam.export.tflite_export import TFLiteSignature, to_tflite
+from tinysam.export.formats.onnx import to_onnx
+from tinysam.export.formats.onnx2tf import TFLiteSignature, layout_hints, to_tflite
 from tinysam.export.tinyvit_graph import to_map, to_rows
 
 SIDE = 16
