@@ -1,6 +1,6 @@
 """ONNX: float files by PyTorch's exporter, INT8 files by `tinysam.calibration.onnx_int8`.
 
-`to_onnx` exports any edge graph: dynamo exporter, opset 20, simplified by onnxsim. TFLite files are made from its files.
+`to_onnx` exports any edge graph: dynamo exporter, opset 20, simplified by onnxsim. TFLite files are made from these.
 """
 
 import contextlib
