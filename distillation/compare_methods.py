@@ -132,7 +132,7 @@ def run(line: Sequence[str]) -> None:
         raise RuntimeError(f"{line[2]} ended with exit code {code}; the same command continues where it stopped")
 
 
-def measured(plan: Plan, out: Path, *model: object) -> dict[str, float]:
+def run_measurement(plan: Plan, out: Path, *model: object) -> dict[str, float]:
     """Figures of one model; measured unless they are there."""
     summary = out / "summary.json"
     if not summary.exists():
@@ -141,23 +141,23 @@ def measured(plan: Plan, out: Path, *model: object) -> dict[str, float]:
     return {name: means[name] for name in PROMPTS}
 
 
-def trained(plan: Plan, method: str, seed: int) -> dict[str, float]:
+def train_and_measure(plan: Plan, method: str, seed: int) -> dict[str, float]:
     """Figures of a method from one seed."""
     folder = plan.folder(method, seed)
     done = folder / "eval" / "summary.json"
     if not done.exists():
         run(training(plan, method, seed, student(plan, seed), folder))
     model = ("--backend", "torch", "--variant", plan.variant, "--image-size", plan.size)
-    return measured(plan, folder / "eval", *model, "--checkpoint", folder / WEIGHTS)
+    return run_measurement(plan, folder / "eval", *model, "--checkpoint", folder / WEIGHTS)
 
 
-def quantized(plan: Plan, method: str, seed: int) -> dict[str, float]:
+def quantize_and_measure(plan: Plan, method: str, seed: int) -> dict[str, float]:
     """Figures of a method from one seed after INT8."""
     folder = plan.folder(method, seed)
     artifacts = folder / f"{plan.variant}-{plan.size}"
     if not artifacts.exists():
         run(export(plan, method, seed))
-    return measured(plan, folder / "eval-int8", "--backend", DEFAULT, "--artifacts", artifacts)
+    return run_measurement(plan, folder / "eval-int8", "--backend", DEFAULT, "--artifacts", artifacts)
 
 
 def table(found: dict[str, list[dict[str, float]]]) -> str:
@@ -176,8 +176,8 @@ def compare(plan: Plan, seeds: Sequence[int]) -> dict[str, list[dict[str, float]
     found: dict[str, list[dict[str, float]]] = {name: [] for name in (*METHODS, INT8)}
     for seed in seeds:
         for method in METHODS:
-            found[method].append(trained(plan, method, seed))
-        found[INT8].append(quantized(plan, last, seed))
+            found[method].append(train_and_measure(plan, method, seed))
+        found[INT8].append(quantize_and_measure(plan, last, seed))
     return found
 
 

@@ -114,7 +114,7 @@ def threshold_for(share: float, segmenter: Segmenter, picture: Image.Image) -> f
     return float(np.quantile(iou, 1 - share))
 
 
-def timed(work: Callable[[], Any]) -> tuple[Seconds, Any]:
+def measure_work(work: Callable[[], Any]) -> tuple[Seconds, Any]:
     """How long it took, and what it returned."""
     wall, cpu = time.perf_counter(), time.process_time()
     value = work()
@@ -155,7 +155,7 @@ def main() -> None:
             own = EverythingSettings.of_model(reference.manifest.everything, hierarchical=hierarchical, **changes)
             segmenter.set_image(picture)
             segmenter.predict(box=[0, 0, picture.width, picture.height])
-            seconds, found = timed(partial(segment_everything, segmenter, picture, own))
+            seconds, found = measure_work(partial(segment_everything, segmenter, picture, own))
             name = f"{engine} {precision} {'hierarchical' if hierarchical else 'full grid'}"
             drawn = f"{found.points} points, {found.drawn / found.points:.0%} drawn, {len(found.masks)} masks"
             stages = ", ".join(f"{stage} {ms / 1e3:.2f}" for stage, ms in found.timing_ms.items())
@@ -166,8 +166,8 @@ def _textbook_seconds(model: Sam, picture: Image.Image, settings: EverythingSett
     total = -(-(settings.points_per_side**2) // BATCH)
     done = min(batches or total, total)
     frame = Frame((picture.height, picture.width), model.image_size)
-    encoding, embedding = timed(lambda: encode(model, picture, frame))
-    decoding, count = timed(lambda: textbook(model, embedding, frame, settings, done))
+    encoding, embedding = measure_work(lambda: encode(model, picture, frame))
+    decoding, count = measure_work(lambda: textbook(model, embedding, frame, settings, done))
     seconds = Seconds(*(first + rest * total / done for first, rest in zip(encoding, decoding, strict=True)))
     remark = f"{count} masks, {settings.points_per_side**2} points"
     if done < total:

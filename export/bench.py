@@ -42,7 +42,7 @@ Job = Callable[[], Any]
 SUBJECTS = (("nano", 448), ("tinysam", 1024))
 
 
-def prepared(name: str, size: int, out: Path) -> ExportSettings:
+def export_model(name: str, size: int, out: Path) -> ExportSettings:
     """Exports the model for this machine's processor, unless that has been done; its settings."""
     variant = get_variant(name)
     checkpoint = None
@@ -153,7 +153,7 @@ def measure_part(jobs: dict[str, Job], gmac: float, threads: int, repeats: int) 
 
 def measure(name: str, size: int, out: Path, threads: int, repeats: int) -> dict[str, Column]:
     """Both parts of a model."""
-    settings = prepared(name, size, out)
+    settings = export_model(name, size, out)
     manifest = read_manifest(settings.folder)
     image = load_image_set(None, 1, long_side=size).images[0]
     case = Reference(load(settings.variant, settings.checkpoint, size), settings.mask_tokens).case(

@@ -185,7 +185,7 @@ def run_one(
     if source.is_video:
         return _run_video(source, segmenter, prompts, options)
     times: dict[str, float] = {}
-    photo = _decoded(times, source, options)
+    photo = _decode(times, source, options)
     for what in photo.notes:
         note(source.path, what)
     embedding, name = embedding_path(segmenter, source, options), Path(source.path).name
@@ -197,7 +197,7 @@ def run_one(
         del photo
         result = _segment_thriftily(segmenter, pixels, frame, prompts, name, not options.raw)
         if "overlay" in options.format:
-            shown = _decoded(times, source, options).for_overlay
+            shown = _decode(times, source, options).for_overlay
     else:
         with quiet_native():
             result = segment(segmenter, photo.image, prompts, settings, name, not options.raw, embedding)
@@ -206,7 +206,7 @@ def run_one(
     for what in result.notes:
         note(source.path, what)
     path = None if source.path == STDIN else Path(source.path)
-    written = _timed(
+    written = _run_timed(
         times,
         "write",
         lambda: write_result(result, shown, Path(options.out), source.stem, options.format, path),
@@ -235,7 +235,7 @@ def _segment_thriftily(
     return result
 
 
-def _decoded(times: dict[str, float], source: Source, options: argparse.Namespace) -> Photo:
+def _decode(times: dict[str, float], source: Source, options: argparse.Namespace) -> Photo:
     start = time.perf_counter()
     with quiet_native(drop_all=True):
         photo = load_image(source.path, options.max_pixels)
@@ -285,7 +285,7 @@ def _run_video(
     return [*lines, f"  {tracks_path(target)}"] if with_masks else lines
 
 
-def _timed(times: dict[str, float], stage: str, work: Callable[[], Any]) -> Any:
+def _run_timed(times: dict[str, float], stage: str, work: Callable[[], Any]) -> Any:
     start = time.perf_counter()
     value = work()
     times[stage] = 1e3 * (time.perf_counter() - start)

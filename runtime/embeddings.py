@@ -87,7 +87,7 @@ def read_embedding(path: Path) -> KeptEmbedding:
             if set(arrays.files) != _FIELDS:
                 raise ValueError(f"it holds {sorted(arrays.files)}")
             found = {name: arrays[name] for name in _FIELDS}
-        return _checked(found)
+        return _check(found)
     except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ArtifactError(f"{path} is not an embedding ({reason}): encode the photograph again") from error
@@ -106,7 +106,7 @@ def check_owner(kept: KeptEmbedding, path: Path, encoder_sha256: str, photograph
         raise ImageError(f"{path} is the embedding of another photograph: encode this one again")
 
 
-def _checked(found: dict[str, NDArray[Any]]) -> KeptEmbedding:
+def _check(found: dict[str, NDArray[Any]]) -> KeptEmbedding:
     embedding, size = found["embedding"], found["original_size"]
     image_size = int(found["image_size"])
     grid = image_size // 16

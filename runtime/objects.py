@@ -89,7 +89,7 @@ def segment_encoded(
 ) -> Result:
     """As `segment`, for the photograph that the segmenter holds and at least one prompt."""
     timing_ms = segmenter.timing_ms | {"load decoder": segmenter.graphs.load("decoder")}
-    masks = [_prompted(segmenter, prompt, timing_ms, clean) for prompt in prompts]
+    masks = [_segment_prompt(segmenter, prompt, timing_ms, clean) for prompt in prompts]
     notes = tuple(f"object {index + 1}: empty mask" for index, mask in enumerate(masks) if not mask.area)
     return _result(segmenter, name, segmenter.frame.original_size, masks, timing_ms, notes)
 
@@ -129,7 +129,7 @@ def _encode(segmenter: Segmenter, image: Image.Image, kept: Path | None) -> None
         segmenter.save_embedding(kept)
 
 
-def _prompted(segmenter: Segmenter, prompt: ObjectPrompt, timing_ms: dict[str, float], clean: bool) -> MaskRecord:
+def _segment_prompt(segmenter: Segmenter, prompt: ObjectPrompt, timing_ms: dict[str, float], clean: bool) -> MaskRecord:
     """The chosen mask; adds the time taken."""
     start = time.perf_counter()
     coords = [[point[:2] for point in prompt.points]] if prompt.points else None

@@ -73,12 +73,12 @@ def try_bundle(emulator: Emulator, bundle: Path, artifacts: Path) -> Trial:
     binds = {work: "/work", artifacts.resolve(): "/model"}
     # pip would spend minutes of emulation on compiling Python files ahead of use.
     command = f"PIP_COMPILE=0 /work/{bundle.name}/install.sh --prefix /work/tinysam --backend both"
-    installer = _checked(emulator.shell(command, binds=binds, timeout_s=INSTALL_TIMEOUT_S))
+    installer = _check(emulator.shell(command, binds=binds, timeout_s=INSTALL_TIMEOUT_S))
     masks = {}
     for precision, backend in CASES:
         out, options = f"{backend}-{precision}", f"{PROMPT} --backend {backend} --precision {precision}"
         command = f"/work/tinysam/bin/tinysam-run /work/{bundle.name}/{PICTURE} {options} --model /model"
-        _checked(emulator.shell(f"{command} --out /work/{out}", binds=binds, timeout_s=RUN_TIMEOUT_S))
+        _check(emulator.shell(f"{command} --out /work/{out}", binds=binds, timeout_s=RUN_TIMEOUT_S))
         here = _here(bundle / PICTURE, options, artifacts, work / f"here-{out}")
         masks[precision, backend] = compare(_read_mask(work / out), here)
     return Trial(emulator.release.python, emulator.release.debian, emulator.board.cpu, installer, masks)
@@ -103,7 +103,7 @@ def write_page(page: Path, trials: Sequence[Trial]) -> None:
     replace_section(page, "boards", "\n".join(lines))
 
 
-def _checked(done: subprocess.CompletedProcess[str]) -> str:
+def _check(done: subprocess.CompletedProcess[str]) -> str:
     if done.returncode != 0:
         raise TrialError(f"exit status {done.returncode}: {done.stdout[-1000:]}{done.stderr[-2000:]}")
     return done.stdout

@@ -86,7 +86,7 @@ class Quantization:
         """
         pair = [file for file in self.floats if file.engine == OBSERVED.name]
         floats = open_files(self.folder, self.manifest, pair)
-        runs, calibration = self.calibrated(floats, cache)
+        runs, calibration = self.calibrate(floats, cache)
         patterns = {"encoder": graph_class(self.sam.image_encoder).BLOCKS, "decoder": DecoderGraph.BLOCKS}
         parts = {
             name: Part(self.folder, name, calibration, self.settings.target, patterns[name])
@@ -96,12 +96,12 @@ class Quantization:
         judge = float_judge(floats, [run.feed for run in some], self.settings.seed, self.choose)
         files, trial = [], None
         if self.settings.half_formats:
-            trial = self.tried(parts, floats, runs, judge)
+            trial = self.try_half(parts, floats, runs, judge)
         quantizers = quantizers_of(parts, self.settings.formats, half=trial is not None and trial.passed)
         if trial is not None and "fp16" in self.settings.precisions:
-            files += self.half(quantizers, trial)
+            files += self.write_half(quantizers, trial)
         if "int8" in self.settings.precisions:
-            files += self.int8(floats, calibration, parts, quantizers, judge)
+            files += self.write_int8(floats, calibration, parts, quantizers, judge)
         return files
 
     @property
@@ -109,7 +109,7 @@ class Quantization:
         """The model's, whatever files it lists."""
         return self.feeds[0].manifest
 
-    def tried(self, parts: dict[str, Part], floats: Graphs, runs: list[Run], judge: Judge) -> HalfTrial:
+    def try_half(self, parts: dict[str, Part], floats: Graphs, runs: list[Run], judge: Judge) -> HalfTrial:
         """Whether the model bears fp16."""
         with self.progress.step("trial of fp16") as details:
             trial = try_half(parts, floats, runs, judge)
@@ -117,7 +117,7 @@ class Quantization:
             details.append(f"(IoU with fp32 masks {agreement}{'' if trial.passed else ': not allowed'})")
         return trial
 
-    def half(self, quantizers: Quantizers, trial: HalfTrial) -> list[ModelFile]:
+    def write_half(self, quantizers: Quantizers, trial: HalfTrial) -> list[ModelFile]:
         """Files with fp16 weights."""
         files = []
         for engine in self.settings.half_formats:
@@ -127,7 +127,7 @@ class Quantization:
             files += made
         return files
 
-    def int8(
+    def write_int8(
         self,
         floats: Graphs,
         calibration: Calibration,
@@ -142,8 +142,8 @@ class Quantization:
             details.append(
                 f"(worst alone: {worst.part} {worst.block.name}, IoU with fp32 masks {worst.judgement.agreement:.3f})"
             )
-        best, attempts = self.written(floats, calibration, quantizers, found)
-        report = self.report(best, attempts, found, calibration, parts)
+        best, attempts = self.write_within_budget(floats, calibration, quantizers, found)
+        report = self.write_report(best, attempts, found, calibration, parts)
         check_budget(best, self.budget, found, report)
         note = warning(best, self.budget, Budget(MAX_DROP, LEAST_MASK_IOU))
         return [replace(file, quantization={**(file.quantization or {}), "warning": note}) for file in best.files]
@@ -158,7 +158,7 @@ class Quantization:
         """Which mask a user of the model gets."""
         return partial(choose_mask, self.settings.variant.mask_choice, self.settings.mask_tokens)
 
-    def calibrated(self, floats: Graphs, cache: Path) -> tuple[list[Run], Calibration]:
+    def calibrate(self, floats: Graphs, cache: Path) -> tuple[list[Run], Calibration]:
         """Ranges on the photographs, and the search if it was asked for."""
         settings, images = self.settings, self.images
         method = SEARCH_START if settings.ranges == "search" else settings.ranges
@@ -173,7 +173,7 @@ class Quantization:
                 calibration = search(self.folder, modules, calibration, runs, cache, settings.seed, self.progress.tell)
         return runs, calibration
 
-    def written(
+    def write_within_budget(
         self,
         floats: Graphs,
         calibration: Calibration,
@@ -203,7 +203,7 @@ class Quantization:
             best, attempts = choose(write, judged, found, self.budget)
             if best is not attempts[-1]:
                 best = replace(best, files=write(best.nodes))
-            best = replace(best, files=[file for engine in settings.formats for file in self.checked(best, engine)])
+            best = replace(best, files=[file for engine in settings.formats for file in self.check(best, engine)])
             size = sum(file.size_bytes for file in best.files) / 1e6
             agreements = ", ".join(f"{engine} {j.agreement:.3f}" for engine, j in best.judgements.items())
             kept = f", {len(best.kept)} blocks in float" if best.kept else ""
@@ -213,13 +213,13 @@ class Quantization:
             )
         return best, attempts
 
-    def checked(self, attempt: Attempt, engine: str) -> list[ModelFile]:
+    def check(self, attempt: Attempt, engine: str) -> list[ModelFile]:
         """The files of one engine with their agreement with PyTorch."""
         pair = [file for file in attempt.files if file.engine == engine]
         parity = check_masks(open_files(self.folder, self.manifest, pair), self.cases)
         return [replace(file, parity=parity) for file in pair]
 
-    def report(
+    def write_report(
         self,
         best: Attempt,
         attempts: list[Attempt],

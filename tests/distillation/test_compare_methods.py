@@ -32,7 +32,7 @@ def test_the_student_starts_with_the_teachers_decoder_and_an_encoder_of_its_seed
 
 
 def test_a_run_trains_and_measures_once(plan, capfd):
-    found = compare_methods.trained(plan, "decoupled", 0)
+    found = compare_methods.train_and_measure(plan, "decoupled", 0)
     assert set(found) == set(compare_methods.PROMPTS) and all(0 <= value <= 1 for value in found.values())
     decoder = "mask_decoder.iou_token.weight"
     teacher = load_file(weights_path(get_variant("nano"), None))
@@ -40,7 +40,7 @@ def test_a_run_trains_and_measures_once(plan, capfd):
     new, start = (load_file(path) for path in (compare_methods.write_new(plan, 0), compare_methods.student(plan, 0)))
     assert not (new["image_encoder.neck.0.weight"] == start["image_encoder.neck.0.weight"].float()).all()
     capfd.readouterr()
-    assert compare_methods.trained(plan, "decoupled", 0) == found
+    assert compare_methods.train_and_measure(plan, "decoupled", 0) == found
     assert capfd.readouterr().out == ""
 
 
