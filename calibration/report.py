@@ -42,7 +42,7 @@ class MaskPair:
 
 @dataclass
 class Report:
-    """What is told of one INT8 export."""
+    """Contents of the report of one INT8 export."""
 
     model: str
     calibration: dict[str, Any]

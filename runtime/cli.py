@@ -114,7 +114,7 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--embeddings",
         metavar="DIR",
-        help="keep what the encoder made of each picture there: further prompts to a picture are answered without it",
+        help="keep the image embedding of each picture there: further prompts to a picture are answered without it",
     )
     _add_everything(top)
     _add_output(top)

@@ -2,7 +2,7 @@
 //
 // 1. Ask the decoder for three masks at points of a grid; points.js says which, from what the masks so far cover.
 // 2. Keep the masks whose predicted IoU and stability are high enough.
-// 3. Of masks that show one object, told by the IoU of masks, keep the best with the mean logits of all. Clean it.
+// 3. Of masks of one object, by the IoU of masks, keep the best with the mean logits of all. Clean it.
 // 4. If nothing passes, lower both thresholds for the points of the highest predicted IoU.
 
 import { cleanMask } from "./clean.js";
