@@ -70,10 +70,6 @@ class ExportSettings:
             raise ExportError(
                 f"{self.variant.name} is a teacher, too large for the edge: choose {', '.join(exported_variants())}"
             )
-        if "fp16" in self.precisions and not self.half_formats:
-            raise ExportError(
-                "precision fp16 is for TFLite: ONNX Runtime has no fp16 kernels for ARM processors; add --format tflite"
-            )
         check_image_size(self.variant, self.image_size)
         for what, given, known in (
             ("precision", self.precisions, PRECISIONS),
@@ -84,16 +80,21 @@ class ExportSettings:
             unknown = [value for value in given if value not in known]
             if unknown or not given:
                 raise ExportError(f"{what} {','.join(unknown) or 'empty'}: expected {' or '.join(known)}")
+        for precision in self.precisions:
+            if not self.formats_with(precision):
+                able = " or ".join(name for name, form in FORMATS.items() if precision in form.precisions)
+                raise ExportError(
+                    f"precision {precision}: {','.join(self.formats)} files have none; add --format {able}"
+                )
 
     @property
     def has_smaller(self) -> bool:
         """Whether files smaller than fp32 are asked for; they are calibrated."""
         return set(self.precisions) != {"fp32"}
 
-    @property
-    def half_formats(self) -> tuple[str, ...]:
-        """Those of the formats that have fp16."""
-        return tuple(name for name in self.formats if name in FORMATS and "fp16" in FORMATS[name].precisions)
+    def formats_with(self, precision: str) -> tuple[str, ...]:
+        """Those of the formats that have a precision."""
+        return tuple(name for name in self.formats if name in FORMATS and precision in FORMATS[name].precisions)
 
     @property
     def folder(self) -> Path:

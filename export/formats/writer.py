@@ -39,7 +39,7 @@ class Quantizer(ABC):
         Raises:
             ExportError: there are no such files in this format.
         """
-        raise ExportError(f"precision fp16: {self.form.name} files have none of it")
+        raise ExportError(f"precision fp16: {self.form.name} files have none")
 
 
 class Writer(ABC):

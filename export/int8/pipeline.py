@@ -56,7 +56,7 @@ def quantization_steps(settings: ExportSettings) -> int:
     return (
         1
         + (settings.ranges == "search")
-        + bool(settings.half_formats)
+        + bool(settings.formats_with("fp16"))
         + 3 * ("int8" in settings.precisions)
         + ("fp16" in settings.precisions)
     )
@@ -95,7 +95,7 @@ class Quantization:
         some = runs[:: max(1, len(runs) // SENSITIVITY_IMAGES)][:SENSITIVITY_IMAGES]
         judge = float_judge(floats, [run.feed for run in some], self.settings.seed, self.choose)
         files, trial = [], None
-        if self.settings.half_formats:
+        if self.settings.formats_with("fp16"):
             trial = self.try_half(parts, floats, runs, judge)
         quantizers = quantizers_of(parts, self.settings.formats, half=trial is not None and trial.passed)
         if trial is not None and "fp16" in self.settings.precisions:
@@ -120,7 +120,7 @@ class Quantization:
     def write_half(self, quantizers: Quantizers, trial: HalfTrial) -> list[ModelFile]:
         """Files with fp16 weights."""
         files = []
-        for engine in self.settings.half_formats:
+        for engine in self.settings.formats_with("fp16"):
             with self.progress.step(f"encoder and decoder {engine} fp16") as details:
                 made = write_half(self.folder, self.manifest, quantizers[engine], trial, self.cases)
                 details.append(f"({sum(file.size_bytes for file in made) / 1e6:.1f} MB)")
@@ -186,7 +186,7 @@ class Quantization:
         def write(keep_float: frozenset[str]) -> list[ModelFile]:
             return [
                 file
-                for engine in settings.formats
+                for engine in settings.formats_with("int8")
                 for file in write_int8(
                     quantizers[engine],
                     calibration.images,
@@ -203,7 +203,7 @@ class Quantization:
             best, attempts = choose(write, judged, found, self.budget)
             if best is not attempts[-1]:
                 best = replace(best, files=write(best.nodes))
-            best = replace(best, files=[file for engine in settings.formats for file in self.check(best, engine)])
+            best = replace(best, files=[file for engine in best.judgements for file in self.check(best, engine)])
             size = sum(file.size_bytes for file in best.files) / 1e6
             agreements = ", ".join(f"{engine} {j.agreement:.3f}" for engine, j in best.judgements.items())
             kept = f", {len(best.kept)} blocks in float" if best.kept else ""

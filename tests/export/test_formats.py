@@ -96,5 +96,5 @@ def test_the_tolerance_is_the_writers(tmp_path: Path, writer: TableWriter, monke
 
 
 def test_formats_without_fp16_are_refused_it(tmp_path: Path, writer: TableWriter) -> None:
-    with pytest.raises(ExportError, match="fp16"):
+    with pytest.raises(ExportError, match="precision fp16: table files have none; add --format tflite"):
         ExportSettings(get_variant("nano"), None, 448, ("fp16",), ("table",), "arm", None, 1, tmp_path)
