@@ -1,11 +1,12 @@
 """Blocks of a graph: what is quantized or left in float as one, and what its integers save on the device."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tinysam.calibration.errors import CalibrationError
 from tinysam.calibration.observers import Observation
 from tinysam.calibration.onnx_graph import Graph, LinearNode
+from tinysam.calibration.operations import FEW_ROWS
 
 SAVED_PER_MAC = 0.23
 """Instructions that an int8 multiply-accumulate saves on a Cortex-A76 against fp32.
@@ -30,8 +31,8 @@ class Block:
     name: str
     nodes: tuple[str, ...]
     """ONNX names of its linear layers."""
-    reads_image: bool
-    """Whether it takes the photograph, whose whole numbers stay exact: always float."""
+    always_float: bool
+    """Whether it takes the photograph, whose whole numbers stay exact, or a few tokens only."""
     saved: float
     """Millions of instructions per run that it saves on a Cortex-A76 as integers."""
 
@@ -39,6 +40,16 @@ class Block:
     def negligible(self) -> bool:
         """Whether it saves next to nothing, see `WORTH`."""
         return self.saved < WORTH
+
+
+def rows(node: LinearNode, seen: Mapping[str, Observation]) -> float:
+    """How many vectors a layer works on in one run; infinitely many if it was not observed."""
+    return seen[node.output].size / len(node.weight) if node.output in seen else float("inf")
+
+
+def few_rows(nodes: Iterable[LinearNode], seen: Mapping[str, Observation]) -> frozenset[str]:
+    """Names of the layers that work on a few tokens."""
+    return frozenset(node.name for node in nodes if rows(node, seen) < FEW_ROWS)
 
 
 def macs(node: LinearNode, seen: Mapping[str, Observation]) -> float:
@@ -68,11 +79,12 @@ def blocks_of(graph: Graph, seen: Mapping[str, Observation], patterns: tuple[str
     members: dict[str, list[LinearNode]] = {}
     for node in graph.linear_nodes():
         members.setdefault(block_name(node.parameter, patterns), []).append(node)
+    few = few_rows(graph.linear_nodes(), seen)
     return [
         Block(
             name,
             tuple(node.name for node in nodes),
-            any(node.source == IMAGE for node in nodes),
+            any(node.source == IMAGE for node in nodes) or all(node.name in few for node in nodes),
             SAVED_PER_MAC * sum(macs(n, seen) for n in nodes) / 1e6,
         )
         for name, nodes in members.items()

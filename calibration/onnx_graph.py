@@ -84,14 +84,18 @@ class Graph:
             if self.is_linear(node)
         ]
 
+    @staticmethod
+    def is_depthwise(node: onnx.NodeProto) -> bool:
+        """Whether a node is a convolution with groups."""
+        return node.op_type == "Conv" and any(a.name == "group" and a.i > 1 for a in node.attribute)
+
     def is_isolated(self, node: onnx.NodeProto) -> bool:
         """Whether a node is a depthwise convolution of the residual stream: float before and behind it."""
-        depthwise = node.op_type == "Conv" and any(a.name == "group" and a.i > 1 for a in node.attribute)
         maker = self.makers.get(self.origin(node.input[0]))
         integer = ("Conv", "Gemm", "Gelu")
         readers = self.final_readers(node.output[0])
         before = maker is not None and maker.op_type in integer
-        return depthwise and not before and not any(reader.op_type in integer for reader in readers)
+        return self.is_depthwise(node) and not before and not any(reader.op_type in integer for reader in readers)
 
     def integer_nodes(
         self, keep_float: frozenset[str], engine: Engine = EITHER, attention: bool = False
@@ -108,15 +112,13 @@ class Graph:
         for node in self.nodes:
             if node.name in keep_float or node.output[0] in self.outputs:
                 continue
-            gelu = (
-                node.op_type == "Gelu"
-                and node.input[0] in leaving
-                and self.makers[node.input[0]].op_type in engine.gelu_behind
-            )
+            gelu = node.op_type == "Gelu" and node.input[0] in leaving
             residual = node.op_type == "Add" and self.feeds_only(node.output[0], "Gelu") and set(node.input) <= leaving
+            between = engine.between and (gelu or residual)
             products = attention and engine.attention and self.is_attention(node, leaving)
-            linear = self.is_linear(node) and not self.is_isolated(node)
-            if linear or gelu or residual or products:
+            depthwise = self.is_depthwise(node) and (not engine.between or self.is_isolated(node))
+            linear = self.is_linear(node) and not depthwise
+            if linear or between or products:
                 chosen.append(node)
                 if not products:
                     leaving.add(node.output[0])

@@ -5,7 +5,7 @@ from typing import Any
 
 import onnx
 
-from tinysam.calibration.onnx_gelu import best_slope
+from tinysam.calibration.onnx_cheap import linear_convolutions, make_cheap
 from tinysam.calibration.onnx_graph import Graph
 from tinysam.calibration.onnx_qdq import Plan, QdqWriter
 from tinysam.calibration.operations import ONNX
@@ -21,6 +21,8 @@ class OnnxScheme:
     """`arm`: signed activations; `x86`: unsigned ones, which its 8-bit kernels need."""
     keep_float: frozenset[str] = frozenset()
     """Names of nodes that stay float."""
+    stored: frozenset[str] = frozenset()
+    """Names of those of them whose weights are stored as int8."""
     attention: bool = False
     """Whether the products of attention become integer too, which saves time in the encoder only."""
 
@@ -43,13 +45,14 @@ def quantize_onnx(
     Raises:
         CalibrationError: a tensor has no range.
     """
-    nodes = Graph(model).integer_nodes(scheme.keep_float, ONNX, scheme.attention)
-    slopes = {n.name: best_slope(found.observations[n.input[0]].values) for n in nodes if n.op_type == "Gelu"}
+    linear, sources = linear_convolutions(model, scheme.keep_float)
+    nodes = Graph(linear).integer_nodes(scheme.keep_float, ONNX, scheme.attention)
+    ranges = found.ranges | {name: found.ranges[source] for name, source in sources.items()}
     plan = Plan(
         signed=scheme.signed,
         nodes={node.name for node in nodes},
-        activations={name: activation_qparams(span, scheme.signed) for name, span in found.ranges.items()},
-        gelu_slopes=slopes,
+        activations={name: activation_qparams(span, scheme.signed) for name, span in ranges.items()},
+        stored=scheme.stored,
     )
     kind = "int8" if scheme.signed else "uint8"
     facts = {
@@ -59,4 +62,6 @@ def quantize_onnx(
         "integer_operations": sorted({node.op_type for node in nodes}),
         "float_nodes": sorted(scheme.keep_float),
     }
-    return QdqWriter(model, plan).write(), facts
+    quantized = QdqWriter(linear, plan).write()
+    make_cheap(quantized)
+    return quantized, facts

@@ -3,10 +3,10 @@
 ONNX Runtime fuses `DequantizeLinear -> op -> QuantizeLinear` into its integer kernels. The rules here follow from what
 those kernels can do:
 
-* Conv, and the Add and GELU of the convolutional stage: integer in, integer out.
-* Gemm: integer in; its output stays float unless an integer GELU follows, which saves a pair at every residual.
+* Conv: integer in, integer out.
+* Gemm: integer in; its output stays float unless attention follows, which saves a pair at every residual.
 * MatMul of attention: integer in, float out. Its softmax is float: the integer one is scalar code in ONNX Runtime.
-* LayerNormalization, Softmax, residual additions: float.
+* GELU, LayerNormalization, Softmax, residual additions: float.
 """
 
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ WEIGHT_AXIS = {"Conv": 0, "Gemm": 0}
 """Output-channel axis of the weight; Gemm weights are (outputs, inputs) as `nn.Linear` exports them (transB = 1)."""
 
 LARGE_BYTES = 16384
-"""Constants of float nodes from this size on are stored as int8, one scale per head, and dequantized when they run."""
+"""Constants of float nodes from this size on are stored as int8, one scale per head."""
 
 
 @dataclass
@@ -39,8 +39,8 @@ class Plan:
     """Names of the nodes that become integer."""
     activations: dict[str, QParams] = field(default_factory=dict)
     """Parameters of every tensor that enters or leaves them as integers."""
-    gelu_slopes: dict[str, float] = field(default_factory=dict)
-    """GELU node -> slope of its sigmoid form."""
+    stored: frozenset[str] = frozenset()
+    """Names of the float Gemm nodes whose weights are stored as int8."""
 
 
 class QdqWriter:
@@ -120,6 +120,23 @@ class QdqWriter:
             self.made.add(name)
         return name, scales
 
+    def stored(self, tensor: str, axis: int) -> str:
+        """Float view of a constant that is stored as int8.
+
+        ONNX Runtime computes Cast and Mul of constants once, when it loads a graph, but DequantizeLinear in every run.
+        """
+        values, name = self.constants[tensor], f"{tensor}.stored"
+        if name not in self.made:
+            scales = weight_scales(values, axis)
+            integers = self.constant(f"{tensor}.int8", quantize_weight(values, scales, axis))
+            shape = np.ones(values.ndim, np.int64)
+            shape[axis] = -1
+            factors = self.constant(f"{tensor}.scale", scales.reshape(shape))
+            cast = helper.make_node("Cast", [integers], [f"{name}.cast"], f"{name}.cast", to=onnx.TensorProto.FLOAT)
+            self.nodes += [cast, helper.make_node("Mul", [cast.output[0], factors], [name], name)]
+            self.made.add(name)
+        return name
+
     def bias(self, tensor: str, reader: str, scales: Floats) -> str:
         """int32 bias at the scale of the accumulator."""
         values = np.clip(np.rint(self.constants[tensor] / scales.astype(np.float64)), -(2**31) + 1, 2**31 - 1)
@@ -140,24 +157,6 @@ class QdqWriter:
         if len(node.input) > 2 and node.input[2]:
             inputs.append(self.bias(node.input[2], node.name, scales * np.float32(self.params(source).scale)))
         self.emit(node, inputs)
-
-    def elementwise(self, node: onnx.NodeProto) -> None:
-        """Add of two integer activations."""
-        self.emit(node, [self.dequantized(tensor, f"{node.name}.{i}") for i, tensor in enumerate(node.input)])
-
-    def gelu(self, node: onnx.NodeProto) -> None:
-        """x * sigmoid(slope * x) with the slope in the sigmoid's scale."""
-        source, output = node.input[0], node.output[0]
-        params = self.params(source)
-        stretched = params.stretched(self.plan.gelu_slopes[node.name])
-        gate = f"{output}.gate"
-        self.plan.activations[gate] = self.unit_params()
-        view = f"{source}.dq.{node.name}.gate"
-        inputs = [self.quantized(source), *self.scale_and_zero(view, stretched)]
-        self.nodes.append(helper.make_node("DequantizeLinear", inputs, [view], view))
-        self.nodes.append(helper.make_node("Sigmoid", [view], [gate], f"{node.name}.gate"))
-        product = helper.make_node("Mul", [], [output], node.name)
-        self.emit(product, [self.dequantized(source, node.name), self.dequantized(gate, node.name)])
 
     def attention(self, node: onnx.NodeProto) -> None:
         """Product of two integer activations with a float result.
@@ -189,8 +188,10 @@ class QdqWriter:
         for i, tensor in enumerate(node.input):
             if tensor in self.leaving:
                 inputs[i] = self.dequantized(tensor, f"{node.name}.{i}")
+            elif node.name in self.plan.stored and i == 1:
+                inputs[i] = self.stored(tensor, WEIGHT_AXIS[node.op_type])
             elif not self.lookup.is_linear(node) and self.is_large(self.constants.get(tensor)):
-                inputs[i] = self.weight(tensor, self.constants[tensor].ndim - 3)[0]
+                inputs[i] = self.stored(tensor, self.constants[tensor].ndim - 3)
         self.emit(node, inputs)
 
     @staticmethod
@@ -203,8 +204,6 @@ class QdqWriter:
         writers = {
             "Conv": self.linear,
             "Gemm": self.linear,
-            "Add": self.elementwise,
-            "Gelu": self.gelu,
             "MatMul": self.attention,
         }
         for node in self.graph.node:
@@ -217,7 +216,7 @@ class QdqWriter:
 
     def leaves_as_integer(self, node: onnx.NodeProto) -> bool:
         """Whether the node's output is quantized: not of a MatMul, nor of a Gemm that feeds float nodes."""
-        if node.op_type in ("Conv", "Add", "Gelu"):
+        if node.op_type == "Conv":
             return True
         readers = self.lookup.final_readers(node.output[0])
         return node.op_type == "Gemm" and bool(readers) and all(reader.name in self.plan.nodes for reader in readers)

@@ -22,25 +22,30 @@ RULES = (
         "float",
         "pixels stay exact, and no other layer loses as much per instruction",
     ),
+    Rule(
+        "convolutional stage and mergings of TinyViT",
+        "integer operand, float result where a convolution has one pixel, else float",
+        "float",
+        "most of the encoder's error was there; LiteRT computes them in fp16 where the processor can",
+    ),
     Rule("other convolutions, linear layers", "integer", "integer", "where the instructions are"),
     Rule(
-        "depthwise convolutions on the residual stream",
+        "other depthwise convolutions",
         "float",
-        "float",
+        "integer, float on the residual stream",
         "rounding both their sides costs as many instructions as integers save, and rounds the residual stream",
     ),
     Rule(
-        "GELU between convolutions, additions before it",
-        "x * sigmoid(a x)",
-        "a table",
-        "ONNX Runtime has no integer GELU, but an integer sigmoid (a table) and product",
+        "GELU, additions before it",
+        "float, GELU by its form with tanh",
+        "a table, float behind float layers",
+        "ONNX Runtime has no integer GELU; one put together of an integer sigmoid and a product is off by up to 0.02",
     ),
     Rule(
-        "GELU between linear layers",
-        "float",
-        "a table",
-        "off by up to 0.02 the sigmoid form was the largest error of the encoder; the float one reads what the linear "
-        "layer gives anyway",
+        "linear layers of the decoder's tokens",
+        "float, weights stored as int8",
+        "float, weights stored as int8",
+        "few vectors: they lose most of what the decoder loses and save a tenth of its instructions",
     ),
     Rule(
         "attention of the encoder: q k and weights v",
@@ -54,23 +59,28 @@ RULES = (
         "attention bias, weights per head, position encoding",
         "stored as int8",
         "stored as int8",
-        "only their size matters; LiteRT dequantizes them once, at load",
+        "only their size matters; both engines dequantize them once, at load",
     ),
-    Rule("head of the predicted IoU", "float", "float", "a few weights decide which mask is chosen"),
 )
+
+
+FEW_ROWS = 64
+"""Linear layers of fewer rows read more weights than they compute: those of the decoder's tokens."""
 
 
 @dataclass(frozen=True)
 class Engine:
     """What of the rules differs between engines, for `tinysam.calibration.onnx_graph.Graph.integer_nodes`."""
 
-    gelu_behind: tuple[str, ...]
-    """ONNX operations behind which a GELU is integer."""
+    between: bool
+    """Whether depthwise convolutions, GELU and additions between integer layers are integer."""
     attention: bool
     """Whether products of activations are integer in the encoder."""
+    float_blocks: tuple[str, ...] = ()
+    """Blocks that stay float, see `tinysam.calibration.blocks`: names with `*` for any."""
 
 
-ONNX = Engine(gelu_behind=("Conv", "Add"), attention=True)
-TFLITE = Engine(gelu_behind=("Conv", "Add", "Gemm"), attention=False)
-EITHER = Engine(gelu_behind=("Conv", "Add", "Gemm"), attention=False)
+ONNX = Engine(between=False, attention=True)
+TFLITE = Engine(between=True, attention=False, float_blocks=("convolutions.*", "mergings.*"))
+EITHER = Engine(between=True, attention=False)
 """Everything whose range some engine needs; products of attention need none of their own."""

@@ -6,8 +6,8 @@ import numpy as np
 
 from tinysam.calibration.arrays import Floats, floats
 from tinysam.calibration.errors import CalibrationError
+from tinysam.calibration.gelu import gelu
 from tinysam.calibration.observers import Observation
-from tinysam.calibration.onnx_gelu import gelu
 from tinysam.calibration.qparams import Range, activation_qparams, fake_quantize
 
 METHODS = ("minmax", "percentile", "mse")

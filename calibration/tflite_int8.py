@@ -32,11 +32,17 @@ def chosen_operations(source: bytes, graph: Graph, keep_float: frozenset[str]) -
     ]
 
 
-def recipe(operations: list[TFLiteOperation]) -> Any:
-    """ai-edge-quantizer's recipe: static int8 for exactly these operations."""
+def recipe(operations: list[TFLiteOperation], stored: list[TFLiteOperation]) -> Any:
+    """ai-edge-quantizer's recipe: static int8 for exactly these operations, int8 weights of the `stored` float ones."""
     from ai_edge_quantizer import qtyping, recipe_manager
 
     manager = recipe_manager.RecipeManager()
+    for operation in stored:
+        manager.add_weight_only_config(
+            regex=f"^{re.escape(operation.output)};?$",
+            operation_name=qtyping.TFLOperationName[operation.kind],
+            num_bits=8,
+        )
     for operation in operations:
         manager.add_static_config(
             regex=f"^{re.escape(operation.output)};?$",
@@ -60,7 +66,11 @@ def statistics(operations: list[TFLiteOperation], ranges: dict[str, Range]) -> d
 
 
 def quantize_tflite(
-    source: bytes, graph: Graph, found: TensorRanges, keep_float: frozenset[str] = frozenset()
+    source: bytes,
+    graph: Graph,
+    found: TensorRanges,
+    keep_float: frozenset[str] = frozenset(),
+    stored: frozenset[str] = frozenset(),
 ) -> tuple[bytes, dict[str, Any]]:
     """The INT8 version of a float TFLite file, and what the manifest says of it.
 
@@ -69,6 +79,7 @@ def quantize_tflite(
         graph: ONNX graph with the same parameters.
         found: ranges of that graph's activations.
         keep_float: ONNX names of nodes that stay float.
+        stored: those of them whose weights are stored as int8; LiteRT dequantizes them once, at load.
 
     Raises:
         CalibrationError: no operation of the file is known, or the quantizer refused the graph.
@@ -76,6 +87,7 @@ def quantize_tflite(
     from ai_edge_quantizer import quantizer
 
     operations = chosen_operations(source, graph, keep_float)
+    weights = [operation for operation in integer_operations(source, graph) if operation.node in stored]
     if not operations:
         raise CalibrationError("TFLite: no operation matches the ONNX graph; export both again")
     previous = logging.root.manager.disable
@@ -83,7 +95,7 @@ def quantize_tflite(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            quantizing = quantizer.Quantizer(bytearray(source), recipe(operations))
+            quantizing = quantizer.Quantizer(bytearray(source), recipe(operations, weights))
             result = quantizing.quantize(statistics(operations, found.ranges))
     except (ValueError, RuntimeError, KeyError) as error:
         raise CalibrationError(f"TFLite: ai-edge-quantizer refused the graph: {error}") from error

@@ -17,6 +17,7 @@ import onnxsim
 import torch
 from torch import Tensor, nn
 
+from tinysam.calibration import operations
 from tinysam.calibration.onnx_int8 import OnnxScheme, quantize_onnx
 from tinysam.calibration.pixel_input import take_pixels_onnx
 from tinysam.export.decoder_graph import SelectiveDecoder, decoder_graph
@@ -35,7 +36,8 @@ OPSET = 20
 
 def int8_graph(part: Part, keep_float: frozenset[str]) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """INT8 graph that takes what the float graph takes, and what the manifest says of it."""
-    scheme = OnnxScheme(part.target, keep_float | part.always_float, attention=part.name == "encoder")
+    kept = keep_float | part.always_float(operations.ONNX)
+    scheme = OnnxScheme(part.target, kept, part.stored, part.name == "encoder")
     return quantize_onnx(part.graph, part.found, scheme)
 
 

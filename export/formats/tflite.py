@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from ai_edge_litert import schema_py_generated as schema
 
+from tinysam.calibration import operations
 from tinysam.calibration.feeds import prompt_feed
 from tinysam.calibration.half import allow_half, store_half
 from tinysam.calibration.onnx_graph import Graph
@@ -52,7 +53,8 @@ class TfliteQuantizer(Quantizer):
         """
         part = self.part
         with quiet_native():
-            content, facts = quantize_tflite(self.source, Graph(part.graph), part.found, keep_float | part.always_float)
+            kept = keep_float | part.always_float(operations.TFLITE)
+            content, facts = quantize_tflite(self.source, Graph(part.graph), part.found, kept, part.stored)
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         if part.name == "encoder":
             take_pixels_tflite(model, MEAN, STD, dequantize_code(model))

@@ -50,7 +50,7 @@ def sensitivities(
     tell: Callable[[int, int], None],
 ) -> list[Sensitivity]:
     """Judges every block of both parts on its own, in ONNX Runtime, in order of execution."""
-    blocks = {name: [b for b in part.blocks if not b.reads_image] for name, part in parts.items()}
+    blocks = {name: [b for b in part.blocks if not b.always_float] for name, part in parts.items()}
     found: list[Sensitivity] = []
     for name, part in parts.items():
         for block in blocks[name]:

@@ -1,6 +1,7 @@
 """One part of a model on its way to INT8: its float graph, equalized, with the ranges of its activations."""
 
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import onnx
 
 from tinysam.calibration.arrays import Floats
-from tinysam.calibration.blocks import Block, blocks_of
+from tinysam.calibration.blocks import Block, blocks_of, few_rows
 from tinysam.calibration.equalization import Equalized, equalize
 from tinysam.calibration.onnx_graph import Graph
+from tinysam.calibration.operations import Engine
 from tinysam.calibration.parameters import clipped_weights, replace_onnx
 from tinysam.calibration.tensor_ranges import TensorRanges, calibrate
 from tinysam.runtime.engines.formats import ONNX
@@ -90,7 +92,16 @@ class Part:
         """The graph's blocks."""
         return blocks_of(Graph(self.source), self.found.observations, self.patterns)
 
+    def always_float(self, engine: Engine) -> frozenset[str]:
+        """Nodes of the blocks that are float in any case in one engine."""
+        return frozenset(
+            node
+            for block in self.blocks
+            if block.always_float or any(fnmatch(block.name, pattern) for pattern in engine.float_blocks)
+            for node in block.nodes
+        )
+
     @property
-    def always_float(self) -> frozenset[str]:
-        """Nodes of the block that reads the photograph."""
-        return frozenset(node for block in self.blocks if block.reads_image for node in block.nodes)
+    def stored(self) -> frozenset[str]:
+        """Nodes that work on a few tokens: float, with weights stored as int8."""
+        return few_rows(Graph(self.source).linear_nodes(), self.found.observations)
