@@ -12,6 +12,7 @@ from tinysam.calibration.feeds import image_feeds
 from tinysam.calibration.images import load_image_set
 from tinysam.calibration.judge import Judgement
 from tinysam.calibration.onnx_graph import Graph
+from tinysam.calibration.operations import ONNX, TFLITE
 from tinysam.export.decoder_graph import DecoderGraph
 from tinysam.export.int8.budget import (
     Attempt,
@@ -146,6 +147,11 @@ def test_every_block_is_judged_and_a_block_that_computes_nothing_costs_nothing(
     parts = {part: Part(tmp_path, part, calibration, "x86", BLOCKS[part]) for part in ("encoder", "decoder")}
     found = sensitivities(parts, floats, judge, lambda done, total: None)
     assert {s.part for s in found} == {"encoder", "decoder"}
+    # all other blocks of the decoder work on tokens
+    assert {s.block.name for s in found if s.part == "decoder"} == {"mask_prompt", "upscaling"}
+    kept = {engine: parts["encoder"].always_float(engine) for engine in (ONNX, TFLITE)}
+    only = {b.name for b in parts["encoder"].blocks if set(b.nodes) <= kept[TFLITE] - kept[ONNX]}
+    assert only == {"convolutions.0", "convolutions.1", "mergings.0", "mergings.1", "mergings.2"}
     assert all(0.8 < s.judgement.agreement <= 1 for s in found)
     assert any(s.judgement.agreement < 1 for s in found)
     # 2,652 million multiply-accumulates in the encoder's convolutions and linear layers
