@@ -1,6 +1,7 @@
 """The program that runs on the emulated board: one model, one inference, between two marks for the counter.
 
-Needs numpy and the model's engine only; started by `measure.py` as a script. Prints one line of JSON on stdout.
+Needs numpy, the model's engine and `tinysam.runtime`, by which sessions of ONNX Runtime are opened; started by
+`measure.py` as a script. Prints one line of JSON on stdout.
 """
 
 from __future__ import annotations
@@ -74,16 +75,9 @@ def as_type(values: Floats, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
 def _onnx(model: Path, lengths: dict[str, int], fill: Fill, ops: bool) -> dict[str, Any]:
     import onnxruntime as ort
 
-    def session(profile: str | None) -> ort.InferenceSession:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.enable_profiling = profile is not None
-        if profile:
-            options.profile_file_prefix = profile
-        return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    from tinysam.runtime.engines.onnx import open_session
 
-    plain = session(None)
+    plain = open_session(model, threads=1)
     inputs = {}
     for tensor in plain.get_inputs():
         shape = tuple(lengths.get(axis, 1) if isinstance(axis, str) else axis for axis in tensor.shape)
@@ -96,7 +90,7 @@ def _onnx(model: Path, lengths: dict[str, int], fill: Fill, ops: bool) -> dict[s
     if ops:
         del plain
         with tempfile.TemporaryDirectory() as folder:
-            traced = session(f"{folder}/profile")
+            traced = open_session(model, threads=1, profile=Path(folder) / "profile")
             traced.run(None, inputs)
             mark(TRACE)
             traced.run(None, inputs)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from tinysam import runtime
 from tinysam.device.arm.emulator import Emulator
 from tinysam.device.cost import guest
 from tinysam.device.cost.plugin import Counts, read_regions
@@ -69,7 +70,9 @@ def measure(
         MeasureError: the model did not run.
     """
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "counts"
+        out, packages = Path(folder) / "counts", Path(folder) / "packages"
+        (packages / "tinysam").mkdir(parents=True)
+        (packages / "tinysam" / "runtime").symlink_to(Path(runtime.__file__).parent.resolve())
         arguments = [guest.__file__, str(model.resolve()), "--shapes", json.dumps(dict(lengths))]
         arguments += ["--values", json.dumps(dict(values))]
         arguments += ["--signature", signature] if signature else []
@@ -79,7 +82,7 @@ def measure(
             plugin=plugin,
             plugin_options={"out": str(out)},
             timeout_s=timeout_s,
-            environment=ONE_THREAD,
+            environment={**ONE_THREAD, "PYTHONPATH": f"{emulator.site}:{packages}"},
         )
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or ["no message"]

@@ -229,7 +229,7 @@ ELSEWHERE = {
     "export/settings.py": 1,  # the Python package onnx in a list of packages
     "runtime/desk.py": 1,  # likewise
     "models/state_file.py": 1,  # a user's .onnx file that is taken for a checkpoint
-    "device/cost/guest.py": 1,  # a script that runs on the emulated board, where this project is not installed
+    "device/cost/guest.py": 1,  # the script on the emulated board: one function per engine
 }
 
 
