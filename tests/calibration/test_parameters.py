@@ -98,7 +98,8 @@ def test_the_quantizers_choose_the_scales_that_were_searched_for(
     graph = replace_onnx(source, clipped)
     model, _ = quantize_onnx(graph, found, OnnxScheme("arm"))
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    depthwise = {name for name, values in Graph(source).constants.items() if numpy_helper.to_array(values).shape[1:2] == (1,)}
+    shapes = {name: numpy_helper.to_array(values).shape for name, values in Graph(source).constants.items()}
+    depthwise = {name for name, shape in shapes.items() if shape[1:2] == (1,)}
     integer = set(found.weight_limits) - depthwise  # depthwise convolutions are float in ONNX
     assert integer
     for name in integer:
