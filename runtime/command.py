@@ -11,6 +11,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ def run_one(
     shown: Image.Image | None = None
     if thrifty and large and prompts and source.path != STDIN and embedding is None:
         frame = Frame((photo.image.height, photo.image.width), segmenter.manifest.image_size)
-        pixels = resize(photo.image, frame)
+        pixels = _run_timed(times, "resize", partial(resize, photo.image, frame))
         del photo
         result = _segment_thriftily(segmenter, pixels, frame, prompts, name, not options.raw)
         if "overlay" in options.format:
@@ -202,7 +203,7 @@ def run_one(
         with quiet_native():
             result = segment(segmenter, photo.image, prompts, settings, name, not options.raw, embedding)
         shown = photo.for_overlay
-    times |= result.timing_ms
+    _add_times(times, result.timing_ms)
     for what in result.notes:
         note(source.path, what)
     path = None if source.path == STDIN else Path(source.path)
@@ -236,10 +237,8 @@ def _segment_thriftily(
 
 
 def _decode(times: dict[str, float], source: Source, options: argparse.Namespace) -> Photo:
-    start = time.perf_counter()
     with quiet_native(drop_all=True):
-        photo = load_image(source.path, options.max_pixels)
-    times["decode image"] = times.get("decode image", 0.0) + 1e3 * (time.perf_counter() - start)
+        photo: Photo = _run_timed(times, "decode image", lambda: load_image(source.path, options.max_pixels))
     return photo
 
 
@@ -288,8 +287,14 @@ def _run_video(
 def _run_timed(times: dict[str, float], stage: str, work: Callable[[], Any]) -> Any:
     start = time.perf_counter()
     value = work()
-    times[stage] = 1e3 * (time.perf_counter() - start)
+    _add_times(times, {stage: 1e3 * (time.perf_counter() - start)})
     return value
+
+
+def _add_times(times: dict[str, float], further: dict[str, float]) -> None:
+    """A stage may run more than once: what it took adds up."""
+    for stage, ms in further.items():
+        times[stage] = times.get(stage, 0.0) + ms
 
 
 def _message(error: BaseException, source: Source) -> str:

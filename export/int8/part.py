@@ -101,7 +101,7 @@ class Part:
             for node in block.nodes
         )
 
-    @property
+    @cached_property
     def stored(self) -> frozenset[str]:
         """Nodes that work on a few tokens: float, with weights stored as int8."""
         return few_rows(Graph(self.source).linear_nodes(), self.found.observations)
