@@ -14,7 +14,7 @@ BUNDLE_OPTIONS = --out $(DIST) --precision $(PRECISION) $(MODEL_OPTION) $(if $(W
 
 wheel: setup ## The wheel with nano's INT8 files inside: segments at once (MODEL=none: without, MODEL=DIR: another)
 	@test -n "$(MODEL)" || test -e $(OUT)/nano-448/manifest.json || $(MAKE) export-int8
-	$(PY) -m tinysam.device.bundle.wheel_cli $(DIST) --model $(or $(MODEL),$(OUT)/nano-448)
+	$(PY) -m tinysam.device.bundle.wheel $(DIST) --model $(or $(MODEL),$(OUT)/nano-448)
 
 bundle-rpi: setup ## Archive with installer for a Raspberry Pi (WITH_WHEELS=1: needs no network there)
 	$(PY) -m tinysam.device.bundle.cli --target raspberrypi $(BUNDLE_OPTIONS)
@@ -44,8 +44,8 @@ arm-cost-check: setup ## Count again and name the stages that cost over 1 % more
 	$(PY) -m tinysam.device.cost.cli --check docs/arm-cost.json $(MODEL_OPTION) $(ARGS)
 
 web: setup ## Build the web page and serve it on this machine (PORT=8000)
-	$(PY) -m tinysam.device.bundle.page_cli $(DIST)/web --precision both $(MODEL_OPTION)
+	$(PY) -m tinysam.device.bundle.site $(DIST)/web --precision both $(MODEL_OPTION)
 	node web/serve.mjs $(DIST)/web $(PORT)
 
 web-single: setup ## The web page as one file that works offline
-	$(PY) -m tinysam.device.bundle.page_cli $(DIST)/web-single --single --precision $(PRECISION) $(MODEL_OPTION)
+	$(PY) -m tinysam.device.bundle.site $(DIST)/web-single --single --precision $(PRECISION) $(MODEL_OPTION)

@@ -13,10 +13,9 @@ from tqdm import tqdm
 
 from tinysam.datasets.coco import DataError, Photo, read_coco, read_folder
 from tinysam.distillation.checkpoints import NAME, ResumeError, load_state
-from tinysam.distillation.device import Device, compile_model
+from tinysam.distillation.device import Device, compile_model, join, leave, own_device
 from tinysam.distillation.fake_quantization import fake_quantize
 from tinysam.distillation.objectives import Decoupled, FullStage, Objective, Supervised
-from tinysam.distillation.parallel import join, leave, own_device
 from tinysam.distillation.recipe import MODES, Recipe
 from tinysam.distillation.resident import Resident, can_stay, fits
 from tinysam.distillation.samples import Batch, Numbers, Samples, loader
@@ -24,7 +23,7 @@ from tinysam.distillation.shards import ShardBatches, find_shards, shard_loader
 from tinysam.distillation.teacher import TeacherCache, TeacherError, copy_decoder, identity, load_teacher
 from tinysam.distillation.trainer import Trainer
 from tinysam.models import Sam, build, get_variant, load
-from tinysam.runtime.run_command import run_command
+from tinysam.runtime.process import run_command
 
 
 def parser() -> argparse.ArgumentParser:

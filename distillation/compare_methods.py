@@ -33,7 +33,7 @@ from tinysam.models import build, get_variant, load
 from tinysam.runtime.atomic import write_atomically
 from tinysam.runtime.engines import usable_cores
 from tinysam.runtime.engines.formats import DEFAULT
-from tinysam.runtime.run_command import run_command
+from tinysam.runtime.process import run_command
 
 METHODS: dict[str, tuple[str, ...]] = {
     "decoupled": ("--mode", "decoupled"),

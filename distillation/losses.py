@@ -1,20 +1,34 @@
 """The terms of the losses, each with equation and source; `objectives` puts them together.
 
-1. Masks against the truth, at random points (`points`): `cross_entropy`, `focal`, `dice`.
-2. Which of masks 1 to 3 is to be which answer of one click: `of_three`.
-3. Predicted IoU against the IoU that masks have: `iou_at`, `predicted_iou`.
-4. Student against teacher: `embedding_mse`, `embedding_l1`, `token_l1`, `mask_l1`, `iou_l1`, `hard_mask_weight`.
+1. Where masks are compared: `sample_points`, `logits_at`. A loss on every cell of the low-res mask hardly sees small
+   objects (16 x 16 pixels are 4 x 4 cells). Instead the logits are interpolated at random points of the
+   full-resolution mask, as in PointRend (Kirillov et al. 2020, arXiv:1912.08193): one stratum in the object's enlarged
+   box, one over the whole picture. Each point carries the area it stands for, so sums over points estimate sums over
+   pixels.
+2. Masks against the truth, at these points: `cross_entropy`, `focal`, `dice`.
+3. Which of masks 1 to 3 is to be which answer of one click: `of_three`.
+4. Predicted IoU against the IoU that masks have: `iou_at`, `predicted_iou`.
+5. Student against teacher: `embedding_mse`, `embedding_l1`, `token_l1`, `mask_l1`, `iou_l1`, `hard_mask_weight`.
 
 P prompts, M masks of each, N points; near points come first, areas a are parts of the picture.
 """
 
 from itertools import permutations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from tinysam.distillation.points import NEAR
+from tinysam.datasets.prompts import extent
+
+NEAR, FAR = 768, 384
+"""Points in the enlarged box and in the whole picture."""
+MARGIN = 0.25
+"""How far the enlarged box reaches beyond the object, in parts of its size."""
+LEAST = 8
+"""Smallest margin in pixels."""
 
 TINY = 1e-6
 """Area in parts of the picture below which a mask counts as empty."""
@@ -26,6 +40,35 @@ OTHER_ANSWERS = 0.5
 """Share of the other answers to a click, if it has any, in what masks 1 to 3 are matched with."""
 MEAN_AMBIGUOUS, MEAN_SINGLE = 0.1, 0.5
 """Share of the mean over masks 1 to 3, for one click and for other prompts."""
+
+Rng = np.random.Generator
+
+
+def sample_points(mask: NDArray[np.bool_], rng: Rng) -> tuple[NDArray[np.float32], ...]:
+    """Points on a mask of the model's square input.
+
+    Returns:
+        (N, 2) x and y in [0, 1] of the input's side; (N,) truth, 0 or 1; (N,) area of each point in parts of the
+        input, 0 for far points that fall in the enlarged box.
+    """
+    size = mask.shape[0]
+    x0, y0, x1, y1 = extent(mask)
+    dx, dy = max(LEAST, MARGIN * (x1 - x0)), max(LEAST, MARGIN * (y1 - y0))
+    low = np.array([max(0, x0 - dx), max(0, y0 - dy)])
+    high = np.array([min(size, x1 + dx), min(size, y1 + dy)])
+    near = low + rng.random((NEAR, 2)) * (high - low)
+    far = rng.random((FAR, 2)) * size
+    outside = ((far < low) | (far >= high)).any(axis=1)
+    area = np.concatenate([np.full(NEAR, np.prod((high - low) / size) / NEAR), outside / FAR])
+    points = np.concatenate([near, far])
+    x, y = points.astype(np.int64).clip(max=size - 1).T
+    return (points / size).astype(np.float32), mask[y, x].astype(np.float32), area.astype(np.float32)
+
+
+def logits_at(masks: Tensor, points: Tensor) -> Tensor:
+    """(P, M, h, w) mask logits interpolated at (P, N, 2) points in [0, 1]: (P, M, N)."""
+    grid = points[:, None] * 2 - 1
+    return F.grid_sample(masks, grid, align_corners=False, padding_mode="border").squeeze(2)
 
 
 def cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:

@@ -6,12 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tinysam.datasets.clicks import extent
 from tinysam.datasets.coco import Photo
+from tinysam.datasets.prompts import extent, first_prompt
 from tinysam.datasets.reading import open_annotated, read_rgb
 from tinysam.distillation import augment
-from tinysam.distillation.points import sample_points
-from tinysam.distillation.prompts import first_prompt
+from tinysam.distillation.losses import sample_points
 from tinysam.distillation.recipe import Recipe
 
 Rng = np.random.Generator

@@ -29,7 +29,7 @@ from torch import Tensor
 from tinysam.distillation import losses
 from tinysam.distillation.device import Device, images
 from tinysam.distillation.journal import Tally
-from tinysam.distillation.points import logits_at
+from tinysam.distillation.losses import logits_at
 from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.rounds import Prompt, chosen_masks, round_count, rounds
 from tinysam.distillation.samples import Batch

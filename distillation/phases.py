@@ -20,7 +20,7 @@ from pathlib import Path
 from tinysam.distillation.checkpoints import WEIGHTS
 from tinysam.distillation.compare_methods import command, run
 from tinysam.models import get_variant
-from tinysam.runtime.run_command import run_command
+from tinysam.runtime.process import run_command
 
 SMALL_UNTIL, CONSTANT_UNTIL = 0.5, 0.9
 """Parts of the steps after which the first and the second phase end."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from tinysam.distillation.checkpoints import half
 from tinysam.models.checkpoint import CheckpointError, read_state
 from tinysam.runtime.atomic import write_atomically
-from tinysam.runtime.run_command import run_command
+from tinysam.runtime.process import run_command
 
 
 def shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tinysam.distillation.checkpoints import State, save_state
-from tinysam.distillation.device import Device
+from tinysam.distillation.device import Device, average_gradients, share_batch_norm
 from tinysam.distillation.journal import Journal, Tally
 from tinysam.distillation.objectives import Objective
-from tinysam.distillation.parallel import average_gradients, share_batch_norm
 from tinysam.distillation.recipe import Recipe, learning_rate
 from tinysam.distillation.samples import Batch
 from tinysam.models import Sam, get_variant

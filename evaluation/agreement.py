@@ -18,16 +18,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from tinysam.calibration.judge import mask_iou
-from tinysam.datasets.clicks import centre
 from tinysam.datasets.coco import Mask, read_coco
+from tinysam.datasets.prompts import centre
 from tinysam.datasets.reading import ahead, read_photo
 from tinysam.evaluation.backends import ModelChoice
 from tinysam.evaluation.prompted import Answers, decode, iou
 from tinysam.evaluation.tasks import spread
 from tinysam.runtime.engines import usable_cores
 from tinysam.runtime.engines.formats import FORMATS, ONNX
+from tinysam.runtime.process import run_command
 from tinysam.runtime.prompts import Prompts
-from tinysam.runtime.run_command import run_command
 from tinysam.runtime.segmenter import Segmenter
 
 KINDS = ("box", "click")

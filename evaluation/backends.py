@@ -1,4 +1,7 @@
-"""One way to open a model, whatever runs it."""
+"""One way to open a model, whatever runs it: artifacts in their engines, or the PyTorch model.
+
+All of them are `Segmenter`s: preprocessing, prompts and mask resizing are the same. Only the PyTorch model needs torch.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +10,8 @@ from PIL import Image
 
 from tinysam.runtime.engines.formats import DEFAULT, FORMATS
 from tinysam.runtime.manifest import sha256_file
-from tinysam.runtime.quiet import quiet_native
+from tinysam.runtime.model import Model
+from tinysam.runtime.process import quiet_native
 from tinysam.runtime.segmenter import Segmenter
 
 BACKENDS = (*FORMATS, "torch")
@@ -19,6 +23,14 @@ def run_quietly(segmenter: Segmenter) -> None:
         segmenter.set_image(Image.new("RGB", (8, 8)))
         segmenter.predict([(4, 4)], [1])
     segmenter.reset_image()
+
+
+class ModelSegmenter(Segmenter):
+    """A segmenter that runs a model which is no artifact folder."""
+
+    def __init__(self, model: Model) -> None:
+        self.graphs = model
+        self.reset_image()
 
 
 @dataclass(frozen=True)
@@ -38,15 +50,24 @@ class ModelChoice:
     threads: int = 1
 
     def open(self) -> Segmenter:
-        """The model, ready for `set_image`."""
+        """The model, ready for `set_image`; CheckpointError if a checkpoint does not fit the variant."""
         if self.backend == "torch":
-            from tinysam.evaluation.torch_engine import TorchSegmenter
-
-            return TorchSegmenter(self.variant, self.checkpoint, self.image_size, self.threads)
+            return self._open_torch()
         segmenter = Segmenter(self.artifacts, self.backend, self.precision, self.threads)
         if FORMATS[self.backend].announces:
             run_quietly(segmenter)
         return segmenter
+
+    def _open_torch(self) -> Segmenter:
+        import torch
+
+        from tinysam.export.torch_model import TorchModel, manifest_of
+        from tinysam.models import get_variant, load
+
+        torch.set_num_threads(self.threads)
+        variant = get_variant(self.variant)
+        model = load(variant, self.checkpoint, self.image_size)
+        return ModelSegmenter(TorchModel(model, manifest_of(variant, model.image_size)))
 
     def identity(self) -> dict[str, str]:
         """What the results depend on: hashes of the files that will run, not their paths."""

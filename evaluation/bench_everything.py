@@ -33,7 +33,7 @@ from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.geometry import Frame
 from tinysam.runtime.masks.nms import nms
 from tinysam.runtime.preprocess import resize
-from tinysam.runtime.run_command import run_command
+from tinysam.runtime.process import run_command
 
 BATCH = 64
 

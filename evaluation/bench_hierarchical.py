@@ -28,10 +28,9 @@ from pycocotools import mask as coco_mask
 
 from tinysam.datasets.coco import Photo, read_coco
 from tinysam.evaluation import everything_worker
-from tinysam.evaluation.report import mean
-from tinysam.evaluation.tasks import spread
+from tinysam.evaluation.tasks import mean, spread
 from tinysam.runtime.engines.formats import DEFAULT, FORMATS
-from tinysam.runtime.run_command import run_command
+from tinysam.runtime.process import run_command
 
 FIGURES = ("cpu_s", "wall_s", "prompts", "drawn", "relaxed")
 """What a worker says of each photograph besides its masks."""

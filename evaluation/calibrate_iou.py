@@ -25,17 +25,17 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from tqdm import tqdm
 
-from tinysam.datasets.clicks import centre
 from tinysam.datasets.coco import read_coco
+from tinysam.datasets.prompts import centre
 from tinysam.datasets.reading import ahead, read_photo
 from tinysam.evaluation.backends import ModelChoice
 from tinysam.evaluation.prompted import decode, iou
 from tinysam.evaluation.tasks import spread
 from tinysam.models import get_variant
 from tinysam.models.checkpoint import read_state, weights_path
+from tinysam.runtime.atomic import replacing
 from tinysam.runtime.engines import usable_cores
-from tinysam.runtime.outputs.atomic import replacing
-from tinysam.runtime.run_command import run_command
+from tinysam.runtime.process import run_command
 from tinysam.runtime.segmenter import Segmenter
 
 Floats = NDArray[np.float64]

@@ -24,7 +24,7 @@ from tinysam.runtime.atomic import write_atomically
 from tinysam.runtime.engines import usable_cores
 from tinysam.runtime.engines.formats import DEFAULT
 from tinysam.runtime.manifest import sha256_file
-from tinysam.runtime.run_command import run_command
+from tinysam.runtime.process import run_command
 
 TASKS = ("prompts", "everything", "sweep", "detections", "annotate")
 

@@ -15,8 +15,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from tinysam.datasets.coco import Mask, Photo
-from tinysam.evaluation.report import ALL, group_means, mean, table
-from tinysam.evaluation.tasks import Figures, labelled, spread
+from tinysam.evaluation.tasks import ALL, Figures, group_means, labelled, mean, spread, table
 from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.results import MaskRecord

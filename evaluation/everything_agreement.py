@@ -20,7 +20,7 @@ from tinysam.evaluation.agreement import comparison_parser, open_models
 from tinysam.evaluation.tasks import spread
 from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.everything.settings import EverythingSettings
-from tinysam.runtime.run_command import run_command
+from tinysam.runtime.process import run_command
 
 LEVELS = (0.8, 0.9)
 """IoU from which a mask counts as found again."""

@@ -22,7 +22,7 @@ from tinysam.export.tensors import model_file
 from tinysam.runtime.engines.formats import ONNX
 from tinysam.runtime.graphs import Graphs
 from tinysam.runtime.manifest import PARTS, read_manifest, write_manifest
-from tinysam.runtime.run_command import run_command
+from tinysam.runtime.process import run_command
 
 
 class Reader(CalibrationDataReader):  # type: ignore[misc]

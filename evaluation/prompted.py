@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tinysam.datasets.clicks import centre, next_click
 from tinysam.datasets.coco import Mask
+from tinysam.datasets.prompts import centre, next_click
 from tinysam.runtime.mask_choice import ambiguous_masks, choose_mask
 from tinysam.runtime.masks.clean import clean_masks
 from tinysam.runtime.prompts import Prompts

@@ -18,17 +18,16 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from tinysam.datasets.coco import Photo
-from tinysam.evaluation.report import mean
-from tinysam.evaluation.tasks import Figures
+from tinysam.evaluation.tasks import Figures, mean
 from tinysam.runtime.everything import candidates as cand
 from tinysam.runtime.everything.candidates import Candidate
 from tinysam.runtime.everything.generator import click_prompts, default_batch
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.geometry import LOW_RES_STRIDE
 from tinysam.runtime.mask_choice import stability
-from tinysam.runtime.masks.full_size import full_size_rle
 from tinysam.runtime.model import Decoded
 from tinysam.runtime.segmenter import Segmenter
+from tinysam.runtime.upscale import full_size_rle
 
 SWEPT = (
     "pred_iou_thresh",

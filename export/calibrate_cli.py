@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tinysam.export.cli import add_int8_options, fail, settings_from
 from tinysam.runtime.cli import Parser
-from tinysam.runtime.interrupts import Interrupts
+from tinysam.runtime.process import Interrupts
 
 
 def parser() -> argparse.ArgumentParser:

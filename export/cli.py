@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinysam.runtime.cli import Parser
-from tinysam.runtime.interrupts import Interrupts
+from tinysam.runtime.process import Interrupts
 
 if TYPE_CHECKING:
     from tinysam.export.settings import ExportSettings

@@ -18,8 +18,8 @@ from tinysam.runtime.engines.onnx import OnnxEngine
 from tinysam.runtime.graphs import Graphs
 from tinysam.runtime.manifest import Manifest, ModelFile
 from tinysam.runtime.model import Model
+from tinysam.runtime.process import quiet_native
 from tinysam.runtime.prompts import Prompts
-from tinysam.runtime.quiet import quiet_native
 
 
 class FeedModel:

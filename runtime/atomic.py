@@ -1,9 +1,20 @@
-"""Files appear under their name complete or not at all."""
+"""Files appear under their name complete or not at all.
 
+`replaced` gives a hidden path beside the file and moves it there, `write_atomically` writes content that is in memory,
+`replacing` is for results of a command: what prevents one becomes an error that says what to do.
+"""
+
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
+
+from tinysam.runtime.errors import OutputError, OutputNameError
+
+_OF_ONE_NAME = (errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EFBIG, errno.ENOTEMPTY)
+"""Errors that another file in the same folder does not meet."""
 
 
 @contextmanager
@@ -36,3 +47,21 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A binary stream whose content becomes the file `path` when the block ends without an error.
+
+    Raises:
+        OutputNameError: a folder has that name, the name is too long, or the file system does not have such names.
+        OutputError: the folder cannot be written, the disk is full.
+    """
+    try:
+        with replaced(path) as partial, partial.open("wb") as stream:
+            yield stream
+    except OSError as error:
+        kind = OutputNameError if error.errno in _OF_ONE_NAME else OutputError
+        raise kind(
+            f"cannot write {path}: {error.strerror or error}; choose another folder with --out or make room"
+        ) from error

@@ -19,7 +19,7 @@ from tinysam.runtime.errors import (
     EXIT_OUTPUT,
     EXIT_USAGE,
 )
-from tinysam.runtime.formats import FORMATS
+from tinysam.runtime.outputs import FORMATS
 from tinysam.runtime.terminal import prepare_streams
 
 _EXIT_CODES = f"""\

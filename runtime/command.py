@@ -34,21 +34,18 @@ from tinysam.runtime.errors import (
     TinySamError,
 )
 from tinysam.runtime.everything.settings import EverythingSettings
-from tinysam.runtime.formats import VIDEO_FORMATS
 from tinysam.runtime.geometry import Frame
 from tinysam.runtime.image import STDIN, Photo, load_image
-from tinysam.runtime.interrupts import Interrupts
 from tinysam.runtime.locate import find_artifacts
-from tinysam.runtime.memory import trim
 from tinysam.runtime.objects import ObjectPrompt, group_prompts, segment, segment_encoded
+from tinysam.runtime.outputs import VIDEO_FORMATS
 from tinysam.runtime.outputs.write import are_written, write_result
 from tinysam.runtime.preprocess import resize
-from tinysam.runtime.quiet import quiet_native
+from tinysam.runtime.process import Interrupts, quiet_native, trim
 from tinysam.runtime.results import Result
 from tinysam.runtime.segmenter import Segmenter
 from tinysam.runtime.sources import Source, find_sources
 from tinysam.runtime.terminal import Progress, fail, note, say
-from tinysam.runtime.tracking import Tracker
 
 _FATAL = {ArtifactError: EXIT_ARTIFACTS, EngineMissingError: EXIT_ENGINE, OutputError: EXIT_OUTPUT}
 """Errors that every further picture would meet as well, with their exit codes."""
@@ -184,7 +181,10 @@ def run_one(
         TinySamError, EngineMissingError, FileNotFoundError: what is wrong with it, the model or the output folder.
     """
     if source.is_video:
-        return _run_video(source, segmenter, prompts, options)
+        from tinysam.runtime.video import Tracker, run_video
+
+        tracker = Tracker(segmenter, prompts)
+        return run_video(source, tracker, Path(options.out), "json" in options.format, options.frames)
     times: dict[str, float] = {}
     photo = _decode(times, source, options)
     for what in photo.notes:
@@ -262,26 +262,6 @@ def _report(source: Source, result: Result, written: list[Path], times: dict[str
     if timing:
         lines += [f"  {stage:<14}{duration:>9.1f} ms" for stage, duration in times.items()]
     return lines
-
-
-def _run_video(
-    source: Source, segmenter: Segmenter, prompts: list[ObjectPrompt], options: argparse.Namespace
-) -> list[str]:
-    from tinysam.runtime.video import follow, open_video, tracks_path
-
-    tracker = Tracker(segmenter, prompts)
-    target = Path(options.out) / f"{source.stem}{VIDEO_FORMATS['overlay']}"
-    with_masks = "json" in options.format
-    start = time.perf_counter()
-    with quiet_native(drop_all=True):
-        capture = open_video(source.path if source.camera is None else source.camera)
-        try:
-            count = follow(capture, tracker, target, with_masks, options.frames)
-        finally:
-            capture.release()
-    seconds = time.perf_counter() - start
-    lines = [f"{source.path}: {count} frames, {count / seconds:.1f} frames per second", f"  {target}"]
-    return [*lines, f"  {tracks_path(target)}"] if with_masks else lines
 
 
 def _run_timed(times: dict[str, float], stage: str, work: Callable[[], Any]) -> Any:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysam.runtime.atomic import replacing
 from tinysam.runtime.contract import EMBED_DIM
 from tinysam.runtime.errors import ArtifactError, ImageError
-from tinysam.runtime.outputs.atomic import replacing
 
 Floats = NDArray[np.float32]
 

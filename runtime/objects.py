@@ -13,9 +13,9 @@ from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.mask_choice import stability
 from tinysam.runtime.masks.clean import clean_mask
-from tinysam.runtime.masks.full_size import full_size_rle
 from tinysam.runtime.results import MaskRecord, Result
 from tinysam.runtime.segmenter import Segmenter
+from tinysam.runtime.upscale import full_size_rle
 
 Point = tuple[float, float, int]
 """x, y and label (1 on the object, 0 off it)."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tinysam.runtime.errors import ImageError
-from tinysam.runtime.formats import FORMATS
 from tinysam.runtime.image import HEIC_SUFFIXES, STDIN, SUFFIXES, can_read_heic
+from tinysam.runtime.outputs import FORMATS
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 

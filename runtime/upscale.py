@@ -3,13 +3,15 @@
 SAM resizes a mask twice: bilinear to the model's square input, crop the padding, bilinear to the photograph. Both steps
 are linear and act on rows and columns separately, so together they are `rows @ low_res @ columns.T` with two banded
 matrices. A pixel is a weighted mean of a few low-res pixels; where these agree in sign so does the pixel, and whole
-tiles of a mask are filled without computing them.
+tiles of a mask are filled without computing them. `full_size_rle` computes the inside of an object's box only.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tinysam.runtime.masks.rle import Rle
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -113,6 +115,31 @@ class Upscaler:
                 span = slice(spans[first].start, spans[last].stop)
                 x = slice(first * column_step, (last + 1) * column_step)
                 target[:, x] = (rows[:, band] @ strip[:, span]) @ self.columns[x, span].T > threshold
+
+
+def full_size_rle(
+    logits: Floats,
+    upscaler: Upscaler,
+    size: tuple[int, int],
+    origin: tuple[int, int] = (0, 0),
+    offset: tuple[int, int] = (0, 0),
+) -> Rle:
+    """The mask of one object as run lengths at the photograph's size.
+
+    Args:
+        logits: (h, w) part of the low-res mask that starts at `origin` = (row, column); beyond it nothing is above 0.
+        upscaler: of the crop of the photograph that the low-res mask shows.
+        size: (height, width) of the photograph.
+        origin: see `logits`.
+        offset: (x, y) of the crop in the photograph.
+    """
+    (top, left), (height, width) = origin, logits.shape
+    piece = Upscaler(upscaler.rows[:, top : top + height], upscaler.columns[:, left : left + width])
+    box = piece.extent(logits)
+    if box is None:
+        return Rle(size, np.array([size[0] * size[1]]))
+    pixels = piece.crop(box).masks(logits)
+    return Rle.encode_crop(pixels, (offset[0] + box[0], offset[1] + box[1]), size)
 
 
 def _band(matrix: Floats) -> slice:

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinysam.device.arm.boards import Board
-from tinysam.device.arm.root import Release, board_root, build_once, build_tools
+from tinysam.device.arm.root import Board, Release, board_root, build_once, build_tools
 from tinysam.device.arm.wheels import download, install
 
 HOST_LIBRARIES = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")

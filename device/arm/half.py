@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tinysam.device.arm import half_guest
-from tinysam.device.arm.boards import BOARDS
 from tinysam.device.arm.debian import DebianUnavailable
 from tinysam.device.arm.emulator import Emulator, build_emulator
-from tinysam.device.arm.root import BOOKWORM, cache_folder
+from tinysam.device.arm.root import BOARDS, BOOKWORM, cache_folder
 from tinysam.device.arm.wheels import WheelsUnavailable
 from tinysam.runtime.engines.formats import TFLITE
 from tinysam.runtime.errors import TinySamError

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tinysam.device.arm.emulator import Emulator
-from tinysam.device.pages import replace_section
+from tinysam.export.pages import replace_section
 from tinysam.runtime import cli
 from tinysam.runtime.engines.formats import FORMATS
 

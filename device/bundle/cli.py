@@ -8,12 +8,12 @@ from pathlib import Path
 
 from tinysam.device.arm.wheels import WheelsUnavailable
 from tinysam.device.bundle.archive import TARGETS, Choice, build_bundle
+from tinysam.device.bundle.contents import PRECISIONS
 from tinysam.device.bundle.wheel import BuildError
 from tinysam.runtime.cli import add_version
 from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.locate import find_artifacts
 
-PRECISIONS = {"int8": ("int8",), "fp16": ("fp16",), "fp32": ("fp32",), "both": ("int8", "fp32")}
 ENGINES = {**{name: (name,) for name in reversed(FORMATS)}, "both": tuple(reversed(FORMATS))}
 
 

@@ -15,6 +15,8 @@ from tinysam.runtime import Segmenter
 from tinysam.runtime.errors import ArtifactError
 from tinysam.runtime.manifest import Manifest, read_manifest, verify_file, write_manifest
 
+PRECISIONS = {"int8": ("int8",), "fp16": ("fp16",), "fp32": ("fp32",), "both": ("int8", "fp32")}
+"""Of the model files, by the name of the option."""
 PICTURE = Path(__file__).with_name("picture.jpg")
 """The astronaut (NASA, public domain), from scikit-image's sample photographs, 512 pixels."""
 POINT = (220, 120)

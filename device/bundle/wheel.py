@@ -1,7 +1,11 @@
-"""The wheel: every package of this checkout without the training weights, and a model inside that segments at once."""
+"""The wheel: every package of this checkout without the training weights, and a model inside that segments at once.
+
+`python -m tinysam.device.bundle.wheel dist --model artifacts/nano-448` builds it.
+"""
 
 from __future__ import annotations
 
+import argparse
 import configparser
 import os
 import shutil
@@ -13,7 +17,7 @@ from pathlib import Path
 
 from tinysam.device.bundle.contents import copy_model
 from tinysam.runtime.engines.formats import FORMATS
-from tinysam.runtime.locate import PACKAGED
+from tinysam.runtime.locate import PACKAGED, find_artifacts
 from tinysam.runtime.manifest import read_manifest
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -89,3 +93,26 @@ def _pip_wheel(project: Path, out: Path) -> Path:
         raise BuildError(f"cannot build the wheel: {lines[-1]}")
     (built,) = out.glob("*.whl")
     return built
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, build, print the wheel's path; errors are one line on stderr and exit status 1."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tinysam.device.bundle.wheel", description="Build the wheel with a model inside."
+    )
+    parser.add_argument("out", type=Path, help="folder to write to")
+    parser.add_argument(
+        "--model", metavar="DIR", help="artifact folder, or none for no model inside (default: as tinysam-run finds it)"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        built = build_wheel(options.out, None if options.model == "none" else find_artifacts(options.model))
+    except (ValueError, BuildError, OSError) as error:
+        print(f"wheel: {error}", file=sys.stderr)
+        return 1
+    print(f"{built} ({built.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,10 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from tinysam.device.arm.boards import BOARDS
 from tinysam.device.arm.debian import DebianUnavailable
 from tinysam.device.arm.emulator import build_emulator
-from tinysam.device.arm.root import BOOKWORM, cache_folder
+from tinysam.device.arm.root import BOARDS, BOOKWORM, cache_folder
 from tinysam.device.arm.wheels import WheelsUnavailable
 from tinysam.device.cost.guard import LIMIT, find_growth
 from tinysam.device.cost.measure import Cost, MeasureError, measure

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tinysam.device.cost.measure import Operation
 from tinysam.device.cost.plugin import CLASSES, Counts
-from tinysam.device.pages import replace_section
+from tinysam.export.pages import replace_section
 from tinysam.runtime.atomic import write_atomically
 from tinysam.runtime.engines.formats import FORMATS
 

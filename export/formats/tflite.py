@@ -30,7 +30,7 @@ from tinysam.export.tensors import DECODER_OUTPUTS, ENCODER_OUTPUTS, channels_la
 from tinysam.models.sam import MEAN, STD, Sam
 from tinysam.runtime.contract import ATTEND, STAGE_POINTS, UPSCALE, decode_name
 from tinysam.runtime.engines.formats import TFLITE
-from tinysam.runtime.quiet import quiet_native
+from tinysam.runtime.process import quiet_native
 
 
 class TfliteQuantizer(Quantizer):

@@ -74,7 +74,7 @@ def _bench(options: argparse.Namespace) -> int:
         report["cases"].append(asdict(case) | figures)
         print(table(Case(**asdict(case)), figures), flush=True)
     if options.json:
-        from tinysam.runtime.outputs.atomic import replacing
+        from tinysam.runtime.atomic import replacing
 
         with replacing(Path(options.json)) as stream:
             stream.write(json.dumps(report, indent=2).encode() + b"\n")

@@ -22,7 +22,7 @@ from tinysam.runtime.image import load_image
 from tinysam.runtime.locate import find_artifacts
 from tinysam.runtime.manifest import ENGINES, PARTS, PRECISIONS, read_manifest
 from tinysam.runtime.objects import ObjectPrompt, segment
-from tinysam.runtime.outputs.overlay import draw_overlay
+from tinysam.runtime.outputs.pictures import draw_overlay
 from tinysam.runtime.preprocess import resize
 from tinysam.runtime.segmenter import Segmenter
 

@@ -8,7 +8,7 @@ def main() -> int:
     """Measures; returns the exit code."""
     job = json.load(sys.stdin)
     from tinysam.runtime.bench.measure import Case, measure
-    from tinysam.runtime.quiet import quiet_native
+    from tinysam.runtime.process import quiet_native
 
     image, repeats, everything = job.pop("image"), job.pop("repeats"), job.pop("everything")
     try:

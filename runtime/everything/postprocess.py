@@ -9,12 +9,11 @@ from tinysam.runtime.everything.candidates import Candidate
 from tinysam.runtime.everything.crops import Crop
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.geometry import Frame
-from tinysam.runtime.masks.full_size import full_size_rle
+from tinysam.runtime.masks.clean import remove_small_regions
 from tinysam.runtime.masks.nms import nms
-from tinysam.runtime.masks.regions import remove_small_regions
 from tinysam.runtime.masks.rle import Rle
 from tinysam.runtime.results import MaskRecord
-from tinysam.runtime.upscale import Upscaler
+from tinysam.runtime.upscale import Upscaler, full_size_rle
 
 
 def to_full_size(

@@ -1,19 +1,22 @@
-"""Removes small islands of a mask and fills its small holes, at low resolution.
+"""Removes small islands of a mask and fills its small holes; no image-sized arrays, no image library.
+
+`clean_mask` does it at low resolution, by shares of the mask's area:
 
 1. Of the low-res mask's part that shows the photograph take the background's connected parts that do not reach the
    photograph's border: holes. Those smaller than a share of the mask's area are filled.
 2. Of the foreground's connected parts remove those that are smaller than a share of that area; the largest stays.
 
-Parts are 8-connected, as in SAM's `remove_small_regions`. Logits change their sign and keep their size, so that
-upscaling draws no outline where the part was.
+Logits change their sign and keep their size, so that upscaling draws no outline where the part was.
+
+`remove_small_regions` does it on the runs of a mask at the photograph's size, by a number of pixels. Connected parts
+are 8-connected for holes and islands alike, as in SAM's function of that name.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinysam.runtime.manifest import Cleaning
-from tinysam.runtime.masks.regions import components
-from tinysam.runtime.masks.rle import Rle
+from tinysam.runtime.masks.rle import Ints, Rle
 
 Floats = NDArray[np.float32]
 
@@ -77,3 +80,63 @@ def _small_parts(mask: NDArray[np.bool_], min_area: float, keep_border: bool) ->
     for run in np.flatnonzero(~stays[label]):
         small[top[run] : bottom[run], column[run]] = True
     return small
+
+
+def remove_small_regions(mask: Rle, min_area: float) -> tuple[Rle, bool]:
+    """Fills holes and then removes islands of fewer than `min_area` pixels.
+
+    If every island is small, the largest stays. Returns the mask and whether it changed.
+    """
+    filled = _complement(_without_small(_complement(mask), min_area, keep_largest=False))
+    cleaned = _without_small(filled, min_area, keep_largest=True)
+    return cleaned, not np.array_equal(cleaned.counts, mask.counts)
+
+
+def components(mask: Rle) -> tuple[Ints, Ints]:
+    """The 8-connected component of every column run of a mask, numbered from 0, and the components' areas in pixels."""
+    column, top, bottom = mask.column_runs()
+    stride = mask.size[0] + 2
+    start, stop = column * stride + top, column * stride + bottom
+    # Runs of the next column that a run touches, corners included: from the first that ends at or below its top
+    # to the last that starts at or above its bottom.
+    first = np.searchsorted(stop, start + stride, side="left")
+    last = np.searchsorted(start, stop + stride, side="right")
+    touching = np.maximum(last - first, 0)
+    left: Ints = np.repeat(np.arange(len(column)), touching)
+    right = np.asarray(
+        np.repeat(first - np.cumsum(touching) + touching, touching) + np.arange(touching.sum()), np.int64
+    )
+    parent = _union(len(column), left, right)
+    _, label = np.unique(parent, return_inverse=True)
+    return label, np.bincount(label, weights=bottom - top).astype(np.int64)
+
+
+def _union(count: int, left: Ints, right: Ints) -> Ints:
+    """Smallest index of each element's set after joining left[i] with right[i]."""
+    parent: Ints = np.arange(count)
+    while True:
+        lower = np.minimum(parent[left], parent[right])
+        np.minimum.at(parent, parent[left], lower)
+        np.minimum.at(parent, parent[right], lower)
+        while not np.array_equal(parent, parent[parent]):
+            parent = parent[parent]
+        if np.array_equal(parent[left], parent[right]):
+            return parent
+
+
+def _without_small(mask: Rle, min_area: float, keep_largest: bool) -> Rle:
+    label, areas = components(mask)
+    keep = areas >= min_area
+    if keep_largest and len(areas) and not keep.any():
+        keep[areas.argmax()] = True
+    if keep.all():
+        return mask
+    column, top, bottom = (part[keep[label]] for part in mask.column_runs())
+    height = mask.size[0]
+    edges = np.stack([column * height + top, column * height + bottom], axis=1).ravel()
+    return Rle.from_edges(edges, mask.size)
+
+
+def _complement(mask: Rle) -> Rle:
+    counts = mask.counts[1:] if mask.counts[0] == 0 else np.concatenate([[0], mask.counts])
+    return Rle(mask.size, counts)

@@ -1,23 +1,74 @@
-"""Masks as pictures: one-bit PNG files, and one PNG of labels."""
+"""Results as pictures: the overlay, one-bit masks, and one PNG of labels.
 
-from typing import IO
+The overlay is the photograph with tinted areas, thin bright outlines, and the prompts. Colours are easy to tell apart:
+one of three lightnesses, hues a golden angle apart in OKLCH (Ottosson 2020, A perceptual color space for image
+processing).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import IO, Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
-from tinysam.runtime.outputs.palette import color
+from tinysam.runtime.errors import ImageError
+from tinysam.runtime.outputs import Original
 from tinysam.runtime.results import MaskRecord, Result
 
-_LEVEL = 1
+Color = tuple[int, int, int]
+Bools = NDArray[np.bool_]
+
+FILL_OPACITY = 0.42
+_POSITIVE: Color = (46, 204, 113)
+_NEGATIVE: Color = (231, 76, 60)
+_WHITE: Color = (255, 255, 255)
+_SHADOW: Color = (0, 0, 0)
+_SUPERSAMPLING = 4
+_STRIP_COLUMNS = 512
+"""Masks are drawn in strips of so many columns: nothing but the photograph itself has its size."""
+
+GOLDEN_ANGLE = 137.508
+"""Degrees between the hues of neighbouring numbers: any run of numbers spreads evenly over the circle."""
+_FIRST_HUE = 230.0
+_LIGHTNESS, _LIGHTNESS_STEP, _CHROMA = 0.70, 0.10, 0.20
+"""Of those tried, with the first hue, these keep the first twelve colours farthest apart: 73 in RGB."""
+
+_JPEG_QUALITY = 92
+_JPEG_SIDE = 65500
+"""Most pixels that libjpeg writes in a row or column."""
+_EXIF_IFD = 0x8769
+_DATES = (0x0132,)
+"""EXIF tag of the last change."""
+_DETAILED_DATES = (0x9003, 0x9004, 0x9010, 0x9011, 0x9012, 0x9290, 0x9291, 0x9292)
+"""EXIF tags of taking and digitizing, their time zones and fractions of a second."""
+_PNG_LEVEL = 1
 """zlib level of PNG files: masks shrink to almost nothing at any level, higher ones only take longer."""
+
+
+def write_overlay(result: Result, original: Original, stream: IO[bytes]) -> None:
+    """A JPEG file with the colour profile and the dates of the photograph; its orientation is no longer its own."""
+    image = original.image
+    assert image is not None
+    if max(image.size) > _JPEG_SIDE:
+        raise ImageError(
+            f"{result.name}: {image.width} x {image.height} pixels, an overlay (JPEG) has at most {_JPEG_SIDE} a side; "
+            "ask for other formats"
+        )
+    draw_overlay(image, result)
+    kept = {"exif": dates_of(image), "icc_profile": image.info.get("icc_profile")}
+    image.save(
+        stream, "JPEG", quality=_JPEG_QUALITY, subsampling=0, **{key: value for key, value in kept.items() if value}
+    )
 
 
 def write_mask(mask: MaskRecord, stream: IO[bytes]) -> None:
     """A one-bit PNG, white on the object."""
-    Image.fromarray(mask.mask()).save(stream, "PNG", compress_level=_LEVEL)
+    Image.fromarray(mask.mask()).save(stream, "PNG", compress_level=_PNG_LEVEL)
 
 
-def write_labels(result: Result, stream: IO[bytes]) -> None:
+def write_labels(result: Result, _: Original, stream: IO[bytes]) -> None:
     """A PNG whose pixels hold the number of the last mask they belong to, from 1; 0 is background.
 
     Up to 255 masks it has 8 bits and a palette of the overlay's colours, above that 16 bits.
@@ -30,4 +81,153 @@ def write_labels(result: Result, stream: IO[bytes]) -> None:
     picture = Image.fromarray(labels)
     if small:
         picture.putpalette([0, 0, 0, *(value for index in range(255) for value in color(index))])
-    picture.save(stream, "PNG", compress_level=_LEVEL)
+    picture.save(stream, "PNG", compress_level=_PNG_LEVEL)
+
+
+def draw_overlay(image: Image.Image, result: Result) -> None:
+    """Draws the result onto its photograph, in place (RGB, original size)."""
+    thickness = max(1, round(max(image.size) / 320))
+    for left in range(0, image.width, _STRIP_COLUMNS):
+        _draw_strip(image, result.masks, left, min(left + _STRIP_COLUMNS, image.width), thickness)
+    radius = max(3.0, max(image.size) / 110)
+    for index, mask in enumerate(result.masks):
+        if mask.crop_box is None:
+            _draw_prompt(image, mask, lighter(color(index), 0.6), radius)
+
+
+def _draw_strip(image: Image.Image, masks: Sequence[MaskRecord], left: int, right: int, thickness: int) -> None:
+    """Tints and outlines the masks between two columns."""
+    boxes = (_between(mask, left, right) for mask in masks)
+    parts = [_Part(number + 1, masks[number], box) for number, box in enumerate(boxes) if box]
+    # Number of the last mask that each pixel belongs to: the smallest, where masks come sorted by area.
+    top = np.zeros((image.height, right - left), np.uint8 if len(masks) < 256 else np.uint16)
+    for part in parts:
+        part.within(top, left)[part.mask.rle.decode_crop(part.box)] = part.number
+    for part in parts:
+        _paste(image, color(part.number - 1), part.within(top, left) == part.number, part.box[:2], FILL_OPACITY)
+    for part in parts:
+        _outline(image, part, part.within(top, left) == part.number, thickness)
+
+
+class _Part(NamedTuple):
+    """What a strip holds of a mask."""
+
+    number: int
+    """Of the mask, from 1."""
+    mask: MaskRecord
+    box: tuple[int, int, int, int]
+    """x0, y0, x1, y1 of the mask's box in the strip."""
+
+    def within(self, strip: NDArray[Any], left: int) -> NDArray[Any]:
+        """The box of a strip that begins at column `left`."""
+        x0, y0, x1, y1 = self.box
+        return strip[y0:y1, x0 - left : x1 - left]
+
+
+def _between(mask: MaskRecord, left: int, right: int) -> tuple[int, int, int, int] | None:
+    """The part of a mask's box between two columns."""
+    x0, y0, x1, y1 = mask.rle.box
+    x0, x1 = max(x0, left), min(x1, right)
+    return (x0, y0, x1, y1) if x0 < x1 else None
+
+
+def _outline(image: Image.Image, part: _Part, visible: Bools, thickness: int) -> None:
+    """A bright line inside the mask's edge with a soft shadow, where no other mask lies on it."""
+    x0, y0, x1, _ = part.box
+    rgb = lighter(color(part.number - 1), 0.55)
+    # Columns beside the strip decide how far its own are from the edge.
+    wide = _between(part.mask, x0 - 2 * thickness, x1 + 2 * thickness)
+    assert wide is not None
+    around = part.mask.rle.decode_crop(wide)
+    core = _eroded(around, thickness)
+    shadow = core & ~_eroded(core, thickness)
+    columns = slice(x0 - wide[0], x1 - wide[0])
+    _paste(image, _SHADOW, shadow[:, columns] & visible, (x0, y0), 0.25)
+    _paste(image, rgb, (around & ~core)[:, columns] & visible, (x0, y0), 1.0)
+
+
+def _eroded(mask: Bools, pixels: int) -> Bools:
+    """The mask without the outermost pixels (an octagonal brush)."""
+    for step in range(pixels):
+        padded = np.pad(mask, 1)
+        mask = mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+        if step % 2:
+            mask = mask & padded[:-2, :-2] & padded[:-2, 2:] & padded[2:, :-2] & padded[2:, 2:]
+    return mask
+
+
+def _paste(image: Image.Image, rgb: Color, where: Bools, origin: tuple[int, int], opacity: float) -> None:
+    if where.size:
+        alpha = Image.fromarray(where.astype(np.uint8) * round(255 * opacity))
+        image.paste(rgb, (*origin, origin[0] + alpha.width, origin[1] + alpha.height), alpha)
+
+
+def _draw_prompt(image: Image.Image, mask: MaskRecord, rgb: Color, radius: float) -> None:
+    if mask.box is not None:
+        _draw_box(image, mask.box, rgb, max(1, round(radius / 4)))
+    for point, label in zip(mask.point_coords, mask.point_labels, strict=True):
+        _draw_point(image, point, _POSITIVE if label else _NEGATIVE, radius)
+
+
+def _draw_box(image: Image.Image, box: tuple[float, float, float, float], rgb: Color, width: int) -> None:
+    draw = ImageDraw.Draw(image)
+    x0, y0, x1, y1 = (round(value) for value in box)
+    draw.rectangle((x0 - width, y0 - width, x1 + width, y1 + width), outline=_SHADOW, width=3 * width)
+    draw.rectangle((x0, y0, x1, y1), outline=rgb, width=width)
+
+
+def _draw_point(image: Image.Image, point: tuple[float, float], rgb: Color, radius: float) -> None:
+    """A disc with a white rim and a thin shadow, smooth at any size."""
+    for scale, fill in ((1.2, _SHADOW), (1.1, _WHITE), (0.75, rgb)):
+        reach = int(np.ceil(radius * scale)) + 1
+        side = 2 * reach + 1
+        disc = Image.new("L", (side * _SUPERSAMPLING,) * 2)
+        centre, extent = side * _SUPERSAMPLING / 2, radius * scale * _SUPERSAMPLING
+        ImageDraw.Draw(disc).ellipse((centre - extent, centre - extent, centre + extent, centre + extent), fill=255)
+        smooth = disc.resize((side, side), Image.Resampling.BOX)
+        image.paste(fill, (round(point[0]) - reach, round(point[1]) - reach), smooth)
+
+
+def dates_of(image: Image.Image) -> bytes:
+    """The EXIF block of a picture reduced to when it was taken; empty if it does not say."""
+    try:
+        exif = image.getexif()
+        kept = Image.Exif()
+        kept.update({tag: exif[tag] for tag in _DATES if tag in exif})
+        details = exif.get_ifd(_EXIF_IFD)
+        dates = {tag: details[tag] for tag in _DETAILED_DATES if tag in details}
+        if dates:
+            kept.get_ifd(_EXIF_IFD).update(dates)
+        return kept.tobytes() if kept or dates else b""
+    except Exception:  # a damaged EXIF block raises anything
+        return b""
+
+
+def color(index: int) -> Color:
+    """The colour of object `index`: one of three lightnesses, hues a golden angle apart in OKLCH (Ottosson 2020)."""
+    hue = math.radians(_FIRST_HUE + GOLDEN_ANGLE * index)
+    lightness = _LIGHTNESS + _LIGHTNESS_STEP * (index % 3 - 1)
+    return _oklab_to_rgb(lightness, _CHROMA * math.cos(hue), _CHROMA * math.sin(hue))
+
+
+def lighter(rgb: Color, amount: float) -> Color:
+    """`rgb` mixed with white; `amount` 0 to 1."""
+    red, green, blue = (round(value + (255 - value) * amount) for value in rgb)
+    return red, green, blue
+
+
+def _oklab_to_rgb(lightness: float, a: float, b: float) -> Color:
+    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
+    medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
+    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
+    red = _encode(4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short)
+    green = _encode(-1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short)
+    blue = _encode(-0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short)
+    return red, green, blue
+
+
+def _encode(linear: float) -> int:
+    """Linear light 0 to 1 to an sRGB byte."""
+    linear = min(max(linear, 0.0), 1.0)
+    encoded = 12.92 * linear if linear <= 0.0031308 else 1.055 * linear ** (1 / 2.4) - 0.055
+    return round(255 * encoded)

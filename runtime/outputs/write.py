@@ -3,34 +3,12 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 from PIL import Image
 
-from tinysam.runtime.errors import ImageError
-from tinysam.runtime.formats import FORMATS, VIDEO_FORMATS
-from tinysam.runtime.outputs.arrays import write_npz
-from tinysam.runtime.outputs.atomic import replacing
-from tinysam.runtime.outputs.coco import write_coco, write_coco_polygons
-from tinysam.runtime.outputs.labelme import write_labelme
-from tinysam.runtime.outputs.overlay import draw_overlay
-from tinysam.runtime.outputs.pictures import write_labels, write_mask
+from tinysam.runtime.atomic import replacing
+from tinysam.runtime.outputs import FORMATS, VIDEO_FORMATS, Format, Original
 from tinysam.runtime.results import Result
-
-_WRITERS = {
-    "label": write_labels,
-    "json": write_coco,
-    "polygons": write_coco_polygons,
-    "npz": write_npz,
-}
-_JPEG_QUALITY = 92
-_JPEG_SIDE = 65500
-"""Most pixels that libjpeg writes in a row or column."""
-_EXIF_IFD = 0x8769
-_DATES = (0x0132,)
-"""EXIF tag of the last change."""
-_DETAILED_DATES = (0x9003, 0x9004, 0x9010, 0x9011, 0x9012, 0x9290, 0x9291, 0x9292)
-"""EXIF tags of taking and digitizing, their time zones and fractions of a second."""
 
 
 def write_result(
@@ -41,7 +19,7 @@ def write_result(
     formats: Sequence[str],
     photo: Path | None = None,
 ) -> list[Path]:
-    """Writes files named `stem` and the suffix of each format (see `tinysam.runtime.formats`); returns their paths.
+    """Writes files named `stem` and the suffix of each format (`FORMATS`); returns their paths.
 
     Drawing the overlay changes `image`; its `info` may hold the photograph's `icc_profile` and `exif`.
 
@@ -57,20 +35,15 @@ def write_result(
         ImageError: the photograph is too large for an overlay.
         OutputError: a file cannot be written. Those named earlier are complete.
     """
+    original = Original(image, _relative(photo, folder) if photo else result.name)
     written = []
-    for name in formats:
-        if name == "mask":
-            written += _write_masks(result, folder, stem)
+    for form in map(FORMATS.__getitem__, formats):
+        if form.has_file_per_mask:
+            written += _write_masks(result, form, folder, stem)
             continue
-        path = folder / (stem + FORMATS[name].suffix)
+        path, write = folder / (stem + form.suffix), form.import_writer()
         with replacing(path) as stream:
-            if name == "overlay":
-                assert image is not None
-                _write_overlay(result, image, stream)
-            elif name == "labelme":
-                write_labelme(result, stream, _relative(photo, folder) if photo else result.name)
-            else:
-                _WRITERS[name](result, stream)
+            write(result, original, stream)
         written.append(path)
     return written
 
@@ -84,12 +57,13 @@ def are_written(folder: Path, stem: str, formats: Sequence[str], is_video: bool)
     return all((folder / (stem + suffix)).is_file() for suffix in suffixes)
 
 
-def _write_masks(result: Result, folder: Path, stem: str) -> list[Path]:
+def _write_masks(result: Result, form: Format, folder: Path, stem: str) -> list[Path]:
     """Files of single masks, the first one last: where it is, all of them are."""
-    paths = [folder / (stem + FORMATS["mask"].suffix.format(number=number + 1)) for number in range(len(result.masks))]
+    write = form.import_writer()
+    paths = [folder / (stem + form.suffix.format(number=number + 1)) for number in range(len(result.masks))]
     for path, mask in reversed(list(zip(paths, result.masks, strict=True))):
         with replacing(path) as stream:
-            write_mask(mask, stream)
+            write(mask, stream)
     return paths
 
 
@@ -100,32 +74,3 @@ def _relative(photo: Path, folder: Path) -> str:
         return Path(os.path.relpath(target, os.path.realpath(folder))).as_posix()
     except ValueError:
         return target.as_posix()
-
-
-def _write_overlay(result: Result, image: Image.Image, stream: IO[bytes]) -> None:
-    """A JPEG file with the colour profile and the dates of the photograph; its orientation is no longer its own."""
-    if max(image.size) > _JPEG_SIDE:
-        raise ImageError(
-            f"{result.name}: {image.width} x {image.height} pixels, an overlay (JPEG) has at most {_JPEG_SIDE} a side; "
-            "ask for other formats"
-        )
-    draw_overlay(image, result)
-    kept = {"exif": dates_of(image), "icc_profile": image.info.get("icc_profile")}
-    image.save(
-        stream, "JPEG", quality=_JPEG_QUALITY, subsampling=0, **{key: value for key, value in kept.items() if value}
-    )
-
-
-def dates_of(image: Image.Image) -> bytes:
-    """The EXIF block of a picture reduced to when it was taken; empty if it does not say."""
-    try:
-        exif = image.getexif()
-        kept = Image.Exif()
-        kept.update({tag: exif[tag] for tag in _DATES if tag in exif})
-        details = exif.get_ifd(_EXIF_IFD)
-        dates = {tag: details[tag] for tag in _DETAILED_DATES if tag in details}
-        if dates:
-            kept.get_ifd(_EXIF_IFD).update(dates)
-        return kept.tobytes() if kept or dates else b""
-    except Exception:  # a damaged EXIF block raises anything
-        return b""

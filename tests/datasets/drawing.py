@@ -32,3 +32,12 @@ def draw(folder: Path, count: int, seed: int = 0) -> None:
         picture.save(folder / "images" / f"{i}.png")
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
     (folder / "annotations.json").write_text(json.dumps(content))
+
+
+def blob(seed: int, size: int = 64) -> np.ndarray:
+    """A mask with a rectangle on it."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((size, size), bool)
+    x, y, w, h = rng.integers(2, 20, 4)
+    mask[y : y + h + 8, x : x + w + 8] = True
+    return mask

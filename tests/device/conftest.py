@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from tinysam.device.arm.boards import Board
 from tinysam.device.arm.debian import DebianUnavailable
 from tinysam.device.arm.emulator import Emulator, build_emulator
-from tinysam.device.arm.root import Release
+from tinysam.device.arm.root import Board, Release
 from tinysam.device.arm.wheels import WheelsUnavailable
 from tinysam.device.bundle.archive import Choice, build_bundle
 

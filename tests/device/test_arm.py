@@ -9,8 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.device.conftest import MATRIX_PAGE, emulator_or_skip, unpack
-from tinysam.device.arm.boards import PI4, PI5, Board
-from tinysam.device.arm.root import BOOKWORM, TRIXIE, Release
+from tinysam.device.arm.root import BOOKWORM, PI4, PI5, TRIXIE, Board, Release
 from tinysam.device.arm.trial import Trial, compare, try_bundle, write_page
 from tinysam.device.arm.wheels import install
 from tinysam.device.bundle.archive import Choice, build_bundle

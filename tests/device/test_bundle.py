@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.device.conftest import unpack
 from tinysam.device.arm.wheels import ENGINES
-from tinysam.device.bundle import cli, wheel_cli
+from tinysam.device.bundle import cli, wheel
 from tinysam.device.bundle.archive import Choice, build_bundle
 from tinysam.device.bundle.wheel import build_wheel, project_version
 from tinysam.runtime.errors import ArtifactError
@@ -105,7 +105,7 @@ def test_a_damaged_model_makes_no_wheel(
 ) -> None:
     shutil.copytree(artifacts_dir, tmp_path / "model")
     (tmp_path / "model" / "decoder.int8.onnx").write_bytes(b"")
-    assert wheel_cli.main([str(tmp_path / "dist"), "--model", str(tmp_path / "model")]) == 1
+    assert wheel.main([str(tmp_path / "dist"), "--model", str(tmp_path / "model")]) == 1
     message = capsys.readouterr().err
     assert message.startswith("wheel: ") and "decoder.int8.onnx" in message and message.count("\n") == 1
     assert not (tmp_path / "dist").exists()

@@ -8,8 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.device.conftest import CACHE, emulator_or_skip
-from tinysam.device.arm.boards import PI4, PI5, Board
-from tinysam.device.arm.root import BOOKWORM
+from tinysam.device.arm.root import BOOKWORM, PI4, PI5, Board
 from tinysam.device.cost.guest_litert import clock_spans
 from tinysam.device.cost.measure import MeasureError, attribute, measure
 from tinysam.device.cost.plugin import CompilerMissing, Counts, build_plugin, read_regions

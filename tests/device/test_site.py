@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tinysam.device.bundle import page_cli, site
+from tinysam.device.bundle import site
 from tinysam.device.bundle.wheel import BuildError
 
 
@@ -40,6 +40,6 @@ def test_a_model_of_another_manifest_version_leaves_the_page_as_it_was(
     page = tmp_path / "page"
     page.mkdir()
     (page / "index.html").write_text("earlier")
-    assert page_cli.main([str(page), "--model", str(tmp_path)]) == 1
+    assert site.main([str(page), "--model", str(tmp_path)]) == 1
     assert "schema 1, expected 2" in capsys.readouterr().err
     assert (page / "index.html").read_text() == "earlier"

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from tinysam.distillation.points import FAR, NEAR
+from tinysam.distillation.losses import FAR, NEAR
 from tinysam.distillation.samples import Batch
 from tinysam.models.mask_decoder import Decoded
 

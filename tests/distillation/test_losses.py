@@ -1,9 +1,13 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from tests.datasets.drawing import blob
 from tinysam.distillation.losses import (
+    FAR,
+    NEAR,
     cross_entropy,
     dice,
     embedding_l1,
@@ -15,9 +19,9 @@ from tinysam.distillation.losses import (
     mask_l1,
     of_three,
     predicted_iou,
+    sample_points,
     token_l1,
 )
-from tinysam.distillation.points import FAR, NEAR
 
 N = NEAR + FAR
 
@@ -109,3 +113,22 @@ def test_a_click_with_one_answer_is_matched_with_its_best_mask():
     expected = 0.9 * (0.7 * 1 + 0.3 * 2) + 0.1 * 12 / 3
     assert of_three(losses, only, second, torch.tensor([False]), 0.3).item() == pytest.approx(expected)
     assert of_three(losses[..., :1], only[:, :1], second, torch.tensor([False]), 0.3).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("side", [6, 60, 200])
+def test_points_estimate_the_area_of_small_and_large_masks(side):
+    mask = np.zeros((224, 224), bool)
+    mask[12 : 12 + side, 9 : 9 + side] = True
+    estimates = []
+    for seed in range(20):
+        _, truth, area = sample_points(mask, np.random.default_rng(seed))
+        estimates.append((truth * area).sum())
+        assert area.sum() == pytest.approx(1, abs=0.1)
+    assert np.mean(estimates) == pytest.approx((side / 224) ** 2, rel=0.05)
+
+
+def test_points_carry_the_truth_of_their_pixel():
+    mask = blob(7, 224)
+    at, truth, _ = sample_points(mask, np.random.default_rng(0))
+    x, y = (at * 224).astype(int).T
+    assert (mask[y, x] == truth.astype(bool)).all()

@@ -1,11 +1,13 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
+from tests.datasets.drawing import blob
 from tinysam.distillation.objectives import answer
 from tinysam.distillation.recipe import Recipe
-from tinysam.distillation.rounds import Prompt, chosen_logits, first, round_count, rounds
+from tinysam.distillation.rounds import Prompt, chosen_logits, draw_true, first, next_click, round_count, rounds
 from tinysam.distillation.samples import Batch
 from tinysam.models import build, get_variant
 from tinysam.models.mask_decoder import Decoded
@@ -115,3 +117,30 @@ def test_prompts_without_a_mask_are_answered_as_if_nobody_had_one():
     box = model.decode(embeddings[:1], prompt.coords[1:], prompt.labels[1:], prompt.mask_input[1:])
     torch.testing.assert_close(mixed.low_res_masks[:1], click.low_res_masks, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(mixed.low_res_masks[1:], box.low_res_masks, atol=1e-4, rtol=1e-4)
+
+
+def test_draw_true_reaches_every_true_pixel_and_no_other():
+    mask = torch.zeros(1, 5, 7, dtype=torch.bool)
+    mask[0, 1, 2] = mask[0, 3, 6] = mask[0, 4, 0] = True
+    at = draw_true(mask.expand(3, -1, -1), torch.tensor([0.0, 0.5, 0.999999]))
+    assert at.tolist() == [[2, 1], [6, 3], [0, 4]]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_next_click_lies_where_prediction_and_truth_differ(seed):
+    truth, predicted = torch.from_numpy(np.stack([blob(seed)] * 50)), torch.from_numpy(np.stack([blob(seed + 9)] * 50))
+    coords, labels = next_click(predicted, truth, torch.linspace(0, 0.999, 50))
+    x, y = coords[:, 0].long().unbind(1)
+    rows = torch.arange(50)
+    assert (predicted[rows, y, x] != truth[rows, y, x]).all()
+    assert (labels[:, 0].bool() == truth[rows, y, x]).all()
+    possible = truth[0][predicted[0] ^ truth[0]].unique().long().tolist()
+    assert sorted(set(labels[:, 0].tolist())) == possible
+
+
+def test_next_click_of_a_perfect_mask_lies_on_the_object():
+    truth = torch.from_numpy(blob(1))[None]
+    coords, labels = next_click(truth, truth, torch.tensor([0.3]))
+    x, y = coords[0, 0].long()
+    assert truth[0, y, x]
+    assert labels.item() == 1

@@ -6,8 +6,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from skimage import data
 
-from tinysam.datasets.clicks import largest_part
 from tinysam.datasets.coco import DataError, Mask, read_coco
+from tinysam.datasets.prompts import largest_part
 from tinysam.distillation.augment import FAULTS, View, cells, night, paste
 from tinysam.distillation.making import TILES, others_at, truth_at, whole_pixels
 from tinysam.distillation.recipe import Recipe

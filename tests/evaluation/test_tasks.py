@@ -10,8 +10,7 @@ from tinysam.datasets.coco import DataError
 from tinysam.evaluation.detections import DetectionTask, clipped, read_detections
 from tinysam.evaluation.everything import recalls
 from tinysam.evaluation.prompted import Answers, Protocol, decode, iou, scores
-from tinysam.evaluation.report import band, group_means, table
-from tinysam.evaluation.tasks import PromptedTask, spread
+from tinysam.evaluation.tasks import PromptedTask, band, group_means, spread, table
 from tinysam.runtime.manifest import Cleaning
 
 

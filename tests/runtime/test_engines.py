@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tests.runtime import disc_model
-from tinysam.export import contract_page
+from tinysam.export import pages
 from tinysam.runtime import ArtifactError, EngineMissingError, Segmenter
 from tinysam.runtime.contract import Sizes, check_contract, signatures
 from tinysam.runtime.engines import formats
@@ -188,9 +188,9 @@ def test_what_the_exporter_writes_is_what_the_runtime_accepts(form: FileFormat, 
 
 
 def test_the_page_lists_the_tensors_of_the_contract() -> None:
-    text = contract_page.PAGE.read_text(encoding="utf-8")
-    assert contract_page.page(text) == text, "run `python -m tinysam.export.contract_page`"
-    assert all(name in contract_page.tables() for name in ("iou_threshold", "attend_1x2", "upscale_1", "decode_1x32"))
+    text = pages.PAGE.read_text(encoding="utf-8")
+    assert pages.page(text) == text, "run `python -m tinysam.export.pages`"
+    assert all(name in pages.tables() for name in ("iou_threshold", "attend_1x2", "upscale_1", "decode_1x32"))
 
 
 class MeanEngine:

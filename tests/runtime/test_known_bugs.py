@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tinysam.device.arm.boards import PI4, PI5
+from tinysam.device.arm.root import PI4, PI5
 from tinysam.runtime.engines import known_bugs
 
 X86_CPUINFO = "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu sse2 avx2\n"

@@ -8,9 +8,9 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageDraw
 
 from tinysam.runtime.masks import rle
+from tinysam.runtime.masks.clean import components, remove_small_regions
 from tinysam.runtime.masks.nms import mask_groups, nms
 from tinysam.runtime.masks.polygons import outlines, polygons, ring_area, simplified
-from tinysam.runtime.masks.regions import components, remove_small_regions
 from tinysam.runtime.masks.rle import Rle
 
 coco = pytest.importorskip("pycocotools.mask")

@@ -10,13 +10,11 @@ import pytest
 from PIL import Image
 
 from tests.runtime.conftest import picture
+from tinysam.runtime.atomic import replacing
 from tinysam.runtime.errors import ImageError, OutputError
-from tinysam.runtime.formats import FORMATS
 from tinysam.runtime.masks.rle import Rle
-from tinysam.runtime.outputs import overlay
-from tinysam.runtime.outputs.atomic import replacing
-from tinysam.runtime.outputs.overlay import draw_overlay
-from tinysam.runtime.outputs.palette import color
+from tinysam.runtime.outputs import FORMATS, pictures
+from tinysam.runtime.outputs.pictures import color, draw_overlay
 from tinysam.runtime.outputs.write import write_result
 from tinysam.runtime.results import MaskRecord, Result
 
@@ -290,6 +288,6 @@ def test_unwritable_folder_is_said(tmp_path: Path, result: Result) -> None:
 def test_overlay_does_not_depend_on_the_strips_it_is_drawn_in(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, narrow = picture(SIZE[1], SIZE[0]), picture(SIZE[1], SIZE[0])
     draw_overlay(whole, result)
-    monkeypatch.setattr(overlay, "_STRIP_COLUMNS", 7)
+    monkeypatch.setattr(pictures, "_STRIP_COLUMNS", 7)
     draw_overlay(narrow, result)
     np.testing.assert_array_equal(np.asarray(narrow), np.asarray(whole))

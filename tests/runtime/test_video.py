@@ -13,7 +13,7 @@ from tinysam.runtime import Segmenter, errors
 from tinysam.runtime.masks.rle import Rle
 from tinysam.runtime.objects import ObjectPrompt
 from tinysam.runtime.results import MaskRecord
-from tinysam.runtime.tracking import Track, Tracker, _advance, inner_point
+from tinysam.runtime.video import Track, Tracker, _advance, inner_point
 
 pytest.importorskip("cv2")
 FRAMES, WIDTH, HEIGHT = 8, 96, 64

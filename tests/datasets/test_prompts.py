@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from tinysam.datasets.clicks import centre, extent, largest_part, next_click
+from tests.datasets.drawing import blob
+from tinysam.datasets.prompts import (
+    anywhere,
+    centre,
+    extent,
+    first_prompt,
+    jittered_box,
+    largest_part,
+    next_click,
+)
 
 
 def slow_centre_distance(mask: np.ndarray, at: tuple[int, int]) -> float:
@@ -51,3 +60,32 @@ def test_the_next_click_is_in_the_largest_mistake():
 def test_there_is_no_next_click_where_nothing_is_wrong():
     truth = np.eye(5, dtype=bool)
     assert next_click(truth, truth) is None
+
+
+def test_jittered_box_without_jitter_is_exact():
+    mask = np.zeros((40, 50), bool)
+    mask[10:20, 5:31] = True
+    assert jittered_box(mask, 0.0, np.random.default_rng(0)).tolist() == [[5, 10], [31, 20]]
+
+
+def test_jitter_is_at_most_20_pixels_and_stays_inside():
+    mask = np.zeros((448, 448), bool)
+    mask[5:440, 30:400] = True
+    boxes = np.array([jittered_box(mask, 0.5, np.random.default_rng(i)) for i in range(200)])
+    assert np.abs(boxes - [[30, 5], [400, 440]]).max() <= 20
+    assert boxes.min() >= 0
+    assert boxes.max() <= 448
+
+
+def test_first_prompt_of_a_click_has_a_padding_point():
+    mask = blob(3)
+    coords, labels = first_prompt(mask, False, np.random.default_rng(0))
+    assert labels.tolist() == [1, -1]
+    assert mask[int(coords[0, 1]), int(coords[0, 0])]
+
+
+def test_anywhere_stays_on_the_object():
+    mask = blob(5)
+    for seed in range(50):
+        x, y = anywhere(mask, np.random.default_rng(seed))
+        assert mask[int(y), int(x)]

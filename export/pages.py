@@ -1,18 +1,21 @@
-"""Writes the tables of docs/artifacts.md from the runtime's contract: `python -m tinysam.export.contract_page`.
+"""Generated sections of the pages of `docs/`: measured tables, and the tensors of model files.
 
-What is between the two marks of the page is replaced; a test compares it.
+A section stands between the lines `<!-- name -->` and `<!-- /name -->` of a page. `python -m tinysam.export.pages`
+writes the tables of docs/artifacts.md from the runtime's contract; a test compares them.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from tinysam.runtime.atomic import write_atomically
 from tinysam.runtime.contract import Sizes, signatures
 from tinysam.runtime.engines.formats import FORMATS, FileFormat
 from tinysam.runtime.labels import LABELS
-from tinysam.runtime.manifest import STRIDE, Signature, TensorSpec
+from tinysam.runtime.manifest import Signature, TensorSpec
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "artifacts.md"
-BEGIN, END = "<!-- written by tinysam.export.contract_page -->\n", "<!-- end -->\n"
+SECTION = "signatures"
 EXAMPLE = Sizes(448, 4)
 """The sizes of `nano`."""
 
@@ -29,6 +32,30 @@ MEANINGS = {
     "cells": "the embedding after the two-way transformer",
     "mask_weights": "output of each mask token's hypernetwork; its product with the upscaled cells is the mask",
 }
+
+
+def replace_section(page: Path, name: str, text: str) -> None:
+    """Writes a section of a page.
+
+    Raises:
+        FileNotFoundError: there is no such page.
+        ValueError: the page has no such section.
+    """
+    try:
+        changed = with_section(page.read_text(encoding="utf-8"), name, text)
+    except ValueError as error:
+        raise ValueError(f"{page}: {error}") from error
+    write_atomically(page, changed)
+
+
+def with_section(page: str, name: str, text: str) -> str:
+    """The text of a page with another section; ValueError if it does not have that section once."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    between = re.compile(f"(?<={re.escape(begin)}\n).*?(?={re.escape(end)})", re.DOTALL)
+    changed, found = between.subn(lambda _: f"\n{text.strip()}\n\n", page)
+    if found != 1:
+        raise ValueError(f"expected one section from {begin} to {end}, found {found}")
+    return changed
 
 
 def tables() -> str:
@@ -62,12 +89,9 @@ def _rows(part: str, name: str, signature: Signature) -> Iterable[str]:
 
 
 def page(text: str) -> str:
-    """The page with its generated part replaced."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{tables()}\n{END}{after}"
+    """The page of artifacts with its generated part replaced."""
+    return with_section(text, SECTION, tables())
 
 
 if __name__ == "__main__":
-    assert EXAMPLE.grid == EXAMPLE.image_size // STRIDE
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    replace_section(PAGE, SECTION, tables())
