@@ -6,27 +6,19 @@ All of them are `Segmenter`s: preprocessing, prompts and mask resizing are the s
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
+from tinysam.runtime.engines import load_quietly
 from tinysam.runtime.engines.formats import DEFAULT, FORMATS
-from tinysam.runtime.manifest import sha256_file
+from tinysam.runtime.graphs import Graphs, file_precision
+from tinysam.runtime.locate import find_artifacts
+from tinysam.runtime.manifest import PARTS, ModelFile, sha256_file, verify_file
 from tinysam.runtime.model import Model
-from tinysam.runtime.process import quiet_native
 from tinysam.runtime.segmenter import Segmenter
 
 BACKENDS = (*FORMATS, "torch")
 
 
-def run_quietly(segmenter: Segmenter) -> None:
-    """Runs both graphs once: LiteRT announces its delegate then, which would break the line of progress."""
-    with quiet_native():
-        segmenter.set_image(Image.new("RGB", (8, 8)))
-        segmenter.predict([(4, 4)], [1])
-    segmenter.reset_image()
-
-
 class ModelSegmenter(Segmenter):
-    """A segmenter that runs a model which is no artifact folder."""
+    """A segmenter with a model that is open already."""
 
     def __init__(self, model: Model) -> None:
         self.graphs = model
@@ -53,10 +45,16 @@ class ModelChoice:
         """The model, ready for `set_image`; CheckpointError if a checkpoint does not fit the variant."""
         if self.backend == "torch":
             return self._open_torch()
-        segmenter = Segmenter(self.artifacts, self.backend, self.precision, self.threads)
-        if FORMATS[self.backend].announces:
-            run_quietly(segmenter)
-        return segmenter
+        graphs = self._artifact_graphs()
+        file = self._file(graphs, "encoder")
+        engine = load_quietly(verify_file(graphs.folder, file), file, graphs.threads)
+        return ModelSegmenter(graphs.with_engine("encoder", engine))
+
+    def _artifact_graphs(self) -> Graphs:
+        return Graphs(find_artifacts(self.artifacts), self.backend, self.precision, self.threads)
+
+    def _file(self, graphs: Graphs, part: str) -> ModelFile:
+        return graphs.manifest.find(part, self.backend, file_precision(self.precision, part))
 
     def _open_torch(self) -> Segmenter:
         import torch
@@ -80,8 +78,8 @@ class ModelChoice:
                 raise FileNotFoundError(f"checkpoint {path}: no such file")
             digest = sha256_file(path)
             return {"backend": "torch", "model": self.variant, "sha256": digest, "image_size": str(self.image_size)}
-        graphs = Segmenter(self.artifacts, self.backend, self.precision, self.threads).graphs
-        files = {part: graphs.manifest.find(part, self.backend, self.precision) for part in ("encoder", "decoder")}
+        graphs = self._artifact_graphs()
+        files = {part: self._file(graphs, part) for part in PARTS}
         name = f"{graphs.manifest.variant}-{graphs.manifest.image_size}"
         hashes = {part: file.sha256 for part, file in files.items()}
         return {"backend": self.backend, "precision": self.precision, "model": name, **hashes}

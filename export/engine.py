@@ -1,24 +1,17 @@
-"""Model files in their engines, and models that are asked as calibration asks them.
-
-LiteRT announces its delegate on standard error at the first run of a process, in the middle of a line of progress; this
-run is therefore made here, quietly.
-"""
+"""Model files in their engines, and models that are asked as calibration asks them."""
 
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import onnx
 
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.feeds import Feed, ImageFeed
-from tinysam.runtime import engines
-from tinysam.runtime.engines.formats import FORMATS
+from tinysam.runtime.engines import load_quietly
 from tinysam.runtime.engines.onnx import OnnxEngine
 from tinysam.runtime.graphs import Graphs
-from tinysam.runtime.manifest import Manifest, ModelFile
+from tinysam.runtime.manifest import Manifest, ModelFile, verify_file
 from tinysam.runtime.model import Model
-from tinysam.runtime.process import quiet_native
 from tinysam.runtime.prompts import Prompts
 
 
@@ -49,10 +42,7 @@ def open_files(folder: Path, manifest: Manifest, files: list[ModelFile], threads
     """
     first = files[0]
     graphs = Graphs(folder, first.engine, first.precision, threads, replace(manifest, files=tuple(files)))
-    if FORMATS[graphs.backend].announces:
-        with quiet_native():
-            graphs.encode(graphs.encoder_input(np.zeros((1, 1, 3), np.uint8)))
-    return graphs
+    return graphs.with_engine(first.part, load_quietly(verify_file(folder, first), first, graphs.threads))
 
 
 def with_graph(floats: Graphs, part: str, graph: onnx.ModelProto) -> Graphs:
@@ -60,14 +50,3 @@ def with_graph(floats: Graphs, part: str, graph: onnx.ModelProto) -> Graphs:
     file = floats.manifest.find(part, floats.backend, floats.precision)
     engine = OnnxEngine(floats.folder / file.path, file, floats.threads, graph.SerializeToString())
     return floats.with_engine(part, engine)
-
-
-def load_engine(folder: Path, file: ModelFile, threads: int) -> engines.Engine:
-    """One file of an artifact folder, ready to run."""
-    with quiet_native():
-        engine = engines.load(folder / file.path, file, threads)
-        if FORMATS[file.engine].announces:
-            name, signature = next(iter(file.signatures.items()))
-            shapes = {key: [int(n) for n in spec.shape] for key, spec in signature.inputs.items()}
-            engine.run(name, {key: np.zeros(shapes[key], spec.dtype) for key, spec in signature.inputs.items()})
-    return engine

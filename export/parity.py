@@ -14,13 +14,12 @@ import numpy as np
 
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.feeds import Feed
-from tinysam.export.engine import load_engine
 from tinysam.export.errors import ParityError
 from tinysam.export.formats import WRITERS
 from tinysam.export.reference import ReferenceCase
 from tinysam.export.tensors import cut, decoder_inputs, encoder_inputs, fill_slots, in_layout
 from tinysam.runtime.contract import ATTEND, FREE, STAGE_POINTS, UPSCALE, decode_name
-from tinysam.runtime.engines import Engine
+from tinysam.runtime.engines import Engine, load_quietly
 from tinysam.runtime.engines.formats import FileFormat
 from tinysam.runtime.manifest import ModelFile
 
@@ -111,7 +110,7 @@ def check_file(folder: Path, file: ModelFile, cases: list[Case], threads: int) -
     Raises:
         ParityError: see `compare`.
     """
-    engine = load_engine(folder, file, threads)
+    engine = load_quietly(folder / file.path, file, threads)
     run = engine.run if file.part == "encoder" else partial(run_decoder, engine)
     tolerance = WRITERS[file.engine].tolerance
     errors = [

@@ -11,7 +11,7 @@ from tinysam.calibration.images import ImageSet
 from tinysam.calibration.judge import mask_iou
 from tinysam.calibration.layer_errors import layer_errors
 from tinysam.calibration.report import MaskPair, Report, low_res_to_picture, write_report
-from tinysam.export.engine import FeedModel, load_engine, open_files
+from tinysam.export.engine import FeedModel, open_files
 from tinysam.export.formats import OBSERVED
 from tinysam.export.formats.onnx import int8_graph
 from tinysam.export.int8.budget import Attempt, Sensitivity
@@ -19,7 +19,7 @@ from tinysam.export.int8.part import Part
 from tinysam.export.parity import decoder_cases, encoder_cases
 from tinysam.export.reference import ReferenceCase
 from tinysam.export.tensors import decoder_inputs
-from tinysam.runtime.engines import usable_cores
+from tinysam.runtime.engines import load_quietly, usable_cores
 from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.graphs import Graphs
 from tinysam.runtime.manifest import ModelFile
@@ -67,7 +67,7 @@ FLOAT_OPERATIONS = {
 
 def milliseconds(folder: Path, file: ModelFile, case: ReferenceCase) -> float:
     """Median time of a file on this machine."""
-    engine = load_engine(folder, file, usable_cores())
+    engine = load_quietly(folder / file.path, file, usable_cores())
     cases = encoder_cases if file.part == "encoder" else decoder_cases
     signature, inputs, _ = cases(FORMATS[file.engine], [case])[0]
     if file.part == "encoder":

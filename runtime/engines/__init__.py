@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.errors import ArtifactError
+from tinysam.runtime.process import quiet_native
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,6 +63,22 @@ def load(path: Path, file: "ModelFile", threads: int) -> Engine:
     except ImportError as error:
         raise form.missing(str(error)) from error
     return engine(path, file, threads)
+
+
+def load_quietly(path: Path, file: "ModelFile", threads: int) -> Engine:
+    """As `load`; if the engine announces itself at its first run in a process, this run is made, and nothing printed.
+
+    An announcement would end up in the middle of a line of progress. For commands only, as `quiet_native`.
+    """
+    import numpy as np
+
+    with quiet_native():
+        engine = load(path, file, threads)
+        if FORMATS[file.engine].announces:
+            name, signature = next(iter(file.signatures.items()))
+            shapes = {key: [int(length) for length in spec.shape] for key, spec in signature.inputs.items()}
+            engine.run(name, {key: np.zeros(shapes[key], spec.dtype) for key, spec in signature.inputs.items()})
+    return engine
 
 
 def check_tensors(

@@ -79,7 +79,8 @@ class FileFormat:
     batches: tuple[tuple[int, int], ...] = ()
     """(prompts, points) of the decoder's signatures; empty: one unnamed signature with free axes."""
     announces: bool = False
-    """Whether the engine prints to standard error when it runs for the first time in a process."""
+    """Whether the engine prints to standard error at its first run in a process, see `load_quietly`; such
+    a format has no free axes."""
 
     @property
     def suffix(self) -> str:

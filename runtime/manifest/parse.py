@@ -4,15 +4,9 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
-from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.errors import ArtifactError
+from tinysam.runtime.manifest import records
 from tinysam.runtime.manifest.records import (
-    INPUTS,
-    LAYOUTS,
-    MASK_CHOICES,
-    PARTS,
-    PRECISIONS,
-    SCHEMA,
     STRIDE,
     Cleaning,
     EverythingThresholds,
@@ -35,7 +29,7 @@ def manifest_from_dict(data: Any) -> Manifest:
         mean=_channels(data, "mean"),
         std=_channels(data, "std"),
         mask_tokens=_mask_tokens(data),
-        mask_choice=_one_of(data, "mask_choice", MASK_CHOICES),
+        mask_choice=_one_of(data, "mask_choice", records.MASK_CHOICES),
         cleaning=_cleaning(data),
         everything=_thresholds(data.get("everything")),
         box_masks=get_field(data, "box_masks", bool, False),
@@ -54,8 +48,8 @@ def manifest_from_dict(data: Any) -> Manifest:
 def check_schema(data: Any) -> None:
     """ArtifactError if the manifest is of another version of the format."""
     schema = get_field(data, "schema", int)
-    if schema != SCHEMA:
-        raise ArtifactError(f"schema {schema}, expected {SCHEMA}: export the model again with this version")
+    if schema != records.SCHEMA:
+        raise ArtifactError(f"schema {schema}, expected {records.SCHEMA}: export the model again with this version")
 
 
 def _check_sizes(manifest: Manifest) -> None:
@@ -148,16 +142,16 @@ def _model_file(data: Any) -> ModelFile:
     signatures = get_field(data, "signatures", dict)
     if not signatures:
         raise ArtifactError(f"field 'signatures' of {path} is empty, expected at least one")
-    part = _one_of(data, "part", PARTS)
+    part = _one_of(data, "part", records.PARTS)
     return ModelFile(
         path=path,
         part=part,
-        input=_one_of(data, "input", INPUTS) if part == "encoder" else None,
-        precision=_one_of(data, "precision", PRECISIONS),
-        engine=_one_of(data, "engine", tuple(FORMATS)),
+        input=_one_of(data, "input", records.INPUTS) if part == "encoder" else None,
+        precision=_one_of(data, "precision", records.PRECISIONS),
+        engine=_one_of(data, "engine", records.ENGINES),
         sha256=digest,
         size_bytes=get_field(data, "size_bytes", int),
-        layout=_one_of(data, "layout", LAYOUTS),
+        layout=_one_of(data, "layout", records.LAYOUTS),
         signatures={name: _signature(entry) for name, entry in signatures.items()},
         parity=get_field(data, "parity", (dict, type(None))),
         quantization=get_field(data, "quantization", (dict, type(None))),
