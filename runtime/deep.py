@@ -1,7 +1,8 @@
 """Files with samples that Pillow decodes in part, with the wrong sign, or not at all.
 
-Pillow has no mode for 16-bit colours and keeps their upper bytes, which loses nothing that matters if all 16 bits are
-used; a picture of 12 bits would be nearly black. Satellites and microscopes write TIFF files that it does not open.
+Pillow has no mode for 16-bit colours, nor for 16-bit grey with transparency, and keeps their upper bytes. Of colours
+that use all 16 bits this loses nothing that matters; a picture of 12 bits would be nearly black. Satellites and
+microscopes write TIFF files that it does not open.
 """
 
 import sys
@@ -16,8 +17,9 @@ from tinysam.runtime.errors import ImageError
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of TIFF and BigTIFF files, in both byte orders."""
 
-_DEEP_COLORS = ("RGB;16", "RGBA;16")
-"""Pillow's names, without byte order, of the samples in question."""
+_DEEP_GREY = "LA;16B"
+_DEEP = ("RGB;16", "RGBA;16", _DEEP_GREY)
+"""Pillow's names, of colours without byte order, of the samples in question."""
 _USED = 1 << 6
 """Upper bytes below this are those of less than 15 bits."""
 _SAMPLE_FORMAT, _BITS_PER_SAMPLE, _ORIENTATION = 339, 258, 274
@@ -26,23 +28,28 @@ _ALPHA = (1, 2)
 """Values of TIFF's ExtraSamples that mean transparency."""
 
 
-def has_16_bit_colors(image: Image.Image) -> bool:
-    """Whether a picture that is not decoded yet has them."""
+def has_16_bits(image: Image.Image) -> bool:
+    """Whether a picture that is not decoded yet has such samples."""
     tiles = getattr(image, "tile", ())
-    return bool(tiles) and all(str(_raw_mode(tile)).startswith(_DEEP_COLORS) for tile in tiles)
+    return bool(tiles) and all(str(_raw_mode(tile)).startswith(_DEEP) for tile in tiles)
 
 
 def all_16_bits(stream: IO[bytes], image: Image.Image) -> NDArray[np.uint16] | None:
-    """uint16 (height, width, 3 or 4) of a decoded picture with 16-bit colours; None if its upper bytes will do.
+    """uint16 (height, width, bands) of a decoded picture with such samples: 2 of grey, else 3 or 4.
 
-    The lower bytes of a file are what Pillow takes for the upper ones in the other byte order.
+    None if it has colours whose upper bytes will do. The lower bytes of a file are what Pillow takes for the upper ones
+    in the other byte order; grey and transparency are four bytes, as one pixel of RGBA.
     """
     upper = np.asarray(image)
-    if int(upper[..., :3].max()) >= _USED:
-        return None
     stream.seek(0)
     again = Image.open(stream, formats=[str(image.format)])
-    again.tile = [_with_other_bytes(tile) for tile in again.tile]
+    if all(_raw_mode(tile) == _DEEP_GREY for tile in again.tile):
+        again.tile = [_with_raw_mode(tile, "RGBA") for tile in again.tile]
+        pairs: NDArray[np.uint16] = np.ascontiguousarray(again).view(">u2").astype(np.uint16)
+        return pairs
+    if int(upper[..., :3].max()) >= _USED:
+        return None
+    again.tile = [_with_raw_mode(tile, _in_other_order(str(_raw_mode(tile)))) for tile in again.tile]
     both: NDArray[np.uint16] = (upper.astype(np.uint16) << 8) | np.asarray(again)
     return both
 
@@ -99,9 +106,11 @@ def _raw_mode(tile: Any) -> object:
     return arguments[0] if isinstance(arguments, tuple) and arguments else arguments
 
 
-def _with_other_bytes(tile: Any) -> Any:
+def _with_raw_mode(tile: Any, name: str) -> Any:
     codec, extents, offset, arguments = tile
-    name = str(_raw_mode(tile))
+    return type(tile)(codec, extents, offset, (name, *arguments[1:]) if isinstance(arguments, tuple) else name)
+
+
+def _in_other_order(name: str) -> str:
     own = name[-1].replace("N", "L" if sys.byteorder == "little" else "B")
-    other = name[:-1] + ("B" if own == "L" else "L")
-    return type(tile)(codec, extents, offset, (other, *arguments[1:]) if isinstance(arguments, tuple) else other)
+    return name[:-1] + ("B" if own == "L" else "L")

@@ -136,7 +136,7 @@ def _read(stream: IO[bytes], name: str, max_pixels: int) -> Photo:
             "raise --max-pixels if the file is trusted"
         )
     notes = _notes_of_file(image)
-    has_16_bits = deep.has_16_bit_colors(image)
+    has_16_bits = deep.has_16_bits(image)
     try:
         if image.format in _JPEG:
             unfinished.check_padding(stream)

@@ -100,9 +100,9 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 
 def png_of_16_bit_colors(samples: np.ndarray) -> bytes:
-    """A PNG file of uint16 (height, width, 3 or 4), which Pillow cannot write."""
+    """A PNG file of uint16 (height, width, bands), which Pillow cannot write."""
     height, width, bands = samples.shape
-    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[bands], 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[bands], 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
     data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + data
@@ -133,6 +133,22 @@ def test_16_bit_colours_keep_their_brightness_whatever_their_depth(tmp_path: Pat
     path.write_bytes(data)
     np.testing.assert_allclose(pixels(path), colors, atol=1)
     assert "scaled to 8 bits" in load_image(path).notes[0]
+
+
+@pytest.mark.parametrize("depth", [10, 12, 14, 16])
+@pytest.mark.parametrize("dark", [1, 3])
+def test_16_bit_grey_with_transparency_is_read_as_without(tmp_path: Path, depth: int, dark: int) -> None:
+    grey = np.asarray(picture().convert("L")) // dark
+    samples = np.rint(grey / 255 * (2**depth - 1)).astype(np.uint16)
+    opaque = np.full_like(samples, 65535)
+    (tmp_path / "deep.png").write_bytes(png_of_16_bit_colors(np.dstack([samples, opaque])))
+    Image.fromarray(samples).save(tmp_path / "plain.png")
+    deep, plain = load_image(tmp_path / "deep.png"), load_image(tmp_path / "plain.png")
+    np.testing.assert_array_equal(np.asarray(deep.image), np.asarray(plain.image))
+    assert deep.notes == plain.notes
+    half = np.where(np.arange(samples.shape[1]) < samples.shape[1] // 2, 0, opaque).astype(np.uint16)
+    (tmp_path / "half.png").write_bytes(png_of_16_bit_colors(np.dstack([samples, half])))
+    assert (pixels(tmp_path / "half.png")[:, : samples.shape[1] // 2] == 255).all()
 
 
 def test_tiff_files_that_pillow_gets_wrong_or_does_not_open(tmp_path: Path) -> None:

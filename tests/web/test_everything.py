@@ -9,14 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.runtime import disc_model
 from tests.runtime.conftest import picture
 from tinysam.device.bundle.site import WEB
 from tinysam.runtime import Segmenter
+from tinysam.runtime.everything.crops import Crop, is_flat
 from tinysam.runtime.everything.generator import click_prompts, segment_everything
 from tinysam.runtime.everything.points import point_grid
 from tinysam.runtime.everything.settings import EverythingSettings
+from tinysam.runtime.geometry import Frame
+from tinysam.runtime.preprocess import resize
 
 PROGRAM = """
 import { readFileSync } from "node:fs";
@@ -37,6 +41,13 @@ const model = {
 };
 const found = await segmentEverything(model, null, photo, () => {});
 console.log(JSON.stringify({ asked: asked.length, masks: found.map(({ iou, area }) => ({ iou, area })) }));
+"""
+
+FLAT = """
+import { readFileSync } from "node:fs";
+const { isFlat } = await import(process.argv[1]);
+const pictures = JSON.parse(readFileSync(0));
+console.log(JSON.stringify(pictures.map(({ rgb, ...photo }) => isFlat(Uint8Array.from(rgb), photo))));
 """
 
 
@@ -93,3 +104,26 @@ def test_the_page_finds_what_the_runtime_finds(tmp_path: Path, model: dict[str, 
     assert len(page["masks"]) > 5
     areas = [mask["area"] for mask in page["masks"]]
     assert areas == sorted(areas, reverse=True)
+
+
+def speckled(level: float, sigma: float, square: tuple[int, int] = (0, 0)) -> Image.Image:
+    """Noise of one colour; `square`: side and contrast of an object on it."""
+    noise = np.random.default_rng(0).normal(level, sigma, (480, 640, 3))
+    side, contrast = square
+    noise[100 : 100 + side, 300 : 300 + side] += contrast
+    return Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8))
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="no Node.js: install nodejs")
+def test_the_page_takes_the_same_pictures_for_flat() -> None:
+    flat = [speckled(0, 0), speckled(255, 0), speckled(120, 0), speckled(5, 4), speckled(100, 10)]
+    full = [speckled(0, 0, (200, 5)), speckled(0, 0, (40, 30)), speckled(60, 4, (60, 40)), picture(200, 150)]
+    seen = []
+    for image in (*flat, *full):
+        frame = Frame((image.height, image.width), 448)
+        photo = {"width": image.width, "height": image.height, "input": frame.input_size[::-1]}
+        seen.append({"rgb": resize(image, frame).ravel().tolist(), **photo})
+    assert [is_flat(image, Crop((0, 0, *image.size), 0)) for image in (*flat, *full)] == [True] * 5 + [False] * 4
+    command = ["node", "--input-type=module", "--eval", FLAT, str(WEB / "src" / "flat.js")]
+    done = subprocess.run(command, input=json.dumps(seen), capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout) == [True] * 5 + [False] * 4

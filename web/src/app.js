@@ -96,7 +96,8 @@ async function everything() {
     if (question !== state.asked) return;
     Object.assign(state.facts, { everythingMs: answer.everythingMs, count: answer.count });
     show(answer.overlay);
-    if (!answer.count) complain(new Error("Nothing was found: click on an object instead."));
+    if (answer.flat) complain(new Error("The picture is flat: it shows no objects."));
+    else if (!answer.count) complain(new Error("Nothing was found: click on an object instead."));
   } catch (error) {
     complain(error);
   }

@@ -4,6 +4,7 @@ import { encode as encodePng } from "fast-png";
 import { cleanMask } from "./clean.js";
 import { checkManifest, loadRuntime, Model, UserError } from "./engine.js";
 import { segmentEverything } from "./everything.js";
+import { isFlat } from "./flat.js";
 import { filledBox, inputSize, upscale, upscaleAxis } from "./geometry.js";
 import { declaredSize } from "./header.js";
 import { resizeRgb, STRIP_ROWS } from "./resize.js";
@@ -69,16 +70,17 @@ const commands = {
     return { decodeMs, best, iou: masks.map((mask) => mask.iou), overlay: paint([photo.masks[photo.shown]]) };
   },
 
-  /** Masks of everything; with `list` also as run lengths and scores, largest first. */
+  /** Masks of everything; with `list` also as run lengths and scores, largest first. A flat picture shows no objects. */
   async everything({ pointsPerSide, list }) {
     requirePhoto();
     const start = performance.now();
     const report = (done, total) => self.postMessage({ progress: done / total });
-    const masks = await segmentEverything(model, photo.embedding, photo, report, pointsPerSide);
+    const flat = isFlat(photo.rgb, photo);
+    const masks = flat ? [] : await segmentEverything(model, photo.embedding, photo, report, pointsPerSide);
     photo.masks = null;
     const everythingMs = performance.now() - start;
     const found = list ? masks.map(({ logits, iou }) => ({ iou, counts: runLengths(logits) })) : undefined;
-    return { count: masks.length, everythingMs, found, overlay: masks.length ? paint(masks) : null };
+    return { count: masks.length, flat, everythingMs, found, overlay: masks.length ? paint(masks) : null };
   },
 
   /** The shown mask at the photograph's size, as 0 and 255. */
