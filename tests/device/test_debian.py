@@ -33,7 +33,7 @@ def test_a_host_with_other_sources_is_told_what_to_set(monkeypatch: pytest.Monke
 def test_a_failed_download_leaves_no_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DEBIAN_MIRROR", "http://127.0.0.1:9/debian")
     if not Path("/usr/bin/apt-get").exists():
-        pytest.skip("no apt-get")
+        pytest.skip("no apt-get: install apt")
     with pytest.raises(debian.DebianUnavailable, match="cannot get the package list of bookworm/arm64: E: Failed"):
         root.build_root(root.BOOKWORM, tmp_path)
     assert list((tmp_path / "bookworm").iterdir()) == []
@@ -78,5 +78,5 @@ def _package(folder: Path, content: bytes) -> Path:
     try:
         subprocess.run(["dpkg-deb", "-Znone", "--build", str(package), str(deb)], check=True, capture_output=True)
     except FileNotFoundError:
-        pytest.skip("no dpkg-deb")
+        pytest.skip("no dpkg-deb: install dpkg")
     return deb

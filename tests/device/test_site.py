@@ -20,7 +20,7 @@ def test_packages_that_cannot_be_fetched_are_fetched_again_next_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     if not shutil.which("npm"):
-        pytest.skip("no npm")
+        pytest.skip("no npm: install npm")
     for name in ("package.json", "package-lock.json"):
         shutil.copyfile(site.WEB / name, tmp_path / name)
     (tmp_path / "node_modules").mkdir()  # of an earlier attempt that was cut off

@@ -13,15 +13,14 @@ from tinysam.runtime.masks.nms import mask_groups, nms
 from tinysam.runtime.masks.polygons import outlines, polygons, ring_area, simplified
 from tinysam.runtime.masks.rle import Rle
 
-coco = pytest.importorskip("pycocotools.mask")
-
 shapes = st.tuples(st.integers(1, 24), st.integers(1, 24))
 masks = hnp.arrays(np.bool_, shapes)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(masks)
 def test_rle_is_that_of_pycocotools(mask: np.ndarray) -> None:
+    coco = pytest.importorskip("pycocotools.mask")
     theirs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
     ours = Rle.encode(mask)
     assert ours.to_coco() == theirs["counts"].decode()
@@ -33,7 +32,7 @@ def test_rle_is_that_of_pycocotools(mask: np.ndarray) -> None:
     np.testing.assert_array_equal(Rle.from_coco(mask.shape, ours.to_coco()).decode(), mask)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(masks, st.data())
 def test_crops_encode_and_decode_as_part_of_the_whole(mask: np.ndarray, data: st.DataObject) -> None:
     height, width = mask.shape
@@ -47,6 +46,7 @@ def test_crops_encode_and_decode_as_part_of_the_whole(mask: np.ndarray, data: st
 
 
 def test_rle_of_a_large_mask_has_large_counts() -> None:
+    coco = pytest.importorskip("pycocotools.mask")
     mask = np.zeros((3000, 4000), np.bool_)
     mask[100:2900, 50:3950] = True
     theirs = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
@@ -59,7 +59,7 @@ def test_damaged_coco_text_is_refused(text: str) -> None:
         Rle.from_coco((5, 5), text)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(masks, st.integers(0, 12))
 def test_regions_are_those_of_opencv(mask: np.ndarray, min_area: int) -> None:
     cv2 = pytest.importorskip("cv2")
@@ -87,7 +87,7 @@ def opencv_clean(cv2: object, mask: np.ndarray, min_area: int, holes: bool) -> n
     return np.isin(labels, fill) if not holes else mask | np.isin(labels, small)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(0, 30), st.floats(0, 1), st.integers(0, 2**32 - 1))
 def test_nms_is_that_of_brute_force(count: int, threshold: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -108,7 +108,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return overlap / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - overlap)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(masks)
 def test_outlines_enclose_the_mask(mask: np.ndarray) -> None:
     # shoelace: outer outlines count positive, those around holes negative
@@ -141,13 +141,14 @@ def test_polygons_of_a_smooth_shape_fill_it_again() -> None:
 
 def filled(mask: np.ndarray, tolerance_px: float) -> np.ndarray:
     """The polygons of a mask, filled by pycocotools."""
+    coco = pytest.importorskip("pycocotools.mask")
     height, width = mask.shape
     rings = polygons(Rle.encode(mask), tolerance_px)
     decoded = coco.decode(coco.merge(coco.frPyObjects([ring.ravel().tolist() for ring in rings], height, width)))
     return np.asarray(decoded, np.bool_)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(masks.filter(np.any))
 def test_polygons_with_bridges_are_the_mask(mask: np.ndarray) -> None:
     np.testing.assert_array_equal(filled(mask, 0.0), mask)

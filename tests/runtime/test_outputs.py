@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -278,11 +279,20 @@ def test_folder_that_is_a_file_is_said(tmp_path: Path, result: Result) -> None:
         write(result, tmp_path / "out", "json")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_unwritable_folder_is_said(tmp_path: Path, result: Result) -> None:
+@pytest.fixture
+def unwritable(tmp_path: Path) -> Iterator[Path]:
+    """A folder that this user may not write to. Root may write anywhere, so it becomes another user."""
     tmp_path.chmod(0o500)
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    yield tmp_path
+    os.seteuid(before)
+
+
+def test_unwritable_folder_is_said(unwritable: Path, result: Result) -> None:
     with pytest.raises(OutputError, match="Permission denied"):
-        write(result, tmp_path, "json")
+        write(result, unwritable, "json")
 
 
 def test_overlay_does_not_depend_on_the_strips_it_is_drawn_in(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:

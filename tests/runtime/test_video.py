@@ -15,15 +15,13 @@ from tinysam.runtime.objects import ObjectPrompt
 from tinysam.runtime.results import MaskRecord
 from tinysam.runtime.video import Track, Tracker, _advance, inner_point
 
-pytest.importorskip("cv2")
 FRAMES, WIDTH, HEIGHT = 8, 96, 64
 
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     """A grey video in which nothing happens: the disc model answers to prompts only."""
-    import cv2
-
+    cv2 = pytest.importorskip("cv2")
     path = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (WIDTH, HEIGHT))
     for _ in range(FRAMES):
@@ -155,9 +153,9 @@ def test_mistakes_are_said_in_one_line(
 
 
 def test_without_opencv_the_extra_is_named(
-    clip: Path, disc_artifacts: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    disc_artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
-    ran = Ran((str(clip), "--model", str(disc_artifacts), "--point", "1,1"), capfd)
+    ran = Ran((str(tmp_path / "clip.mp4"), "--model", str(disc_artifacts), "--point", "1,1"), capfd)
     assert "pip install tinysam-edge[video]" in ran.error
     assert ran.code == errors.EXIT_ENGINE
