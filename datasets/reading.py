@@ -76,7 +76,7 @@ def read_photo(photo: Photo) -> tuple[Photo, Image.Image | None]:
         return photo, None
 
 
-def ahead(read: Callable[[Item], Value], items: Iterable[Item], threads: int = 2, depth: int = 4) -> Iterator[Value]:
+def prefetch(read: Callable[[Item], Value], items: Iterable[Item], threads: int = 2, depth: int = 4) -> Iterator[Value]:
     """`map(read, items)` in order, with up to `depth` results made in advance by `threads` threads."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Value]] = deque()

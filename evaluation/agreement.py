@@ -20,7 +20,7 @@ from tqdm import tqdm
 from tinysam.calibration.judge import mask_iou
 from tinysam.datasets.coco import Mask, read_coco
 from tinysam.datasets.prompts import centre
-from tinysam.datasets.reading import ahead, read_photo
+from tinysam.datasets.reading import prefetch, read_photo
 from tinysam.evaluation.backends import ModelChoice
 from tinysam.evaluation.prompted import Answers, decode, iou
 from tinysam.evaluation.tasks import spread
@@ -147,7 +147,7 @@ def run(arguments: argparse.Namespace) -> None:
     segmenters = {"fp32": reference} | candidates
     photos = spread(read_coco(arguments.data), arguments.limit)
     found: dict[str, list[Row]] = {name: [] for name in segmenters}
-    for photo, picture in tqdm(ahead(read_photo, photos), total=len(photos), unit="photo"):
+    for photo, picture in tqdm(prefetch(read_photo, photos), total=len(photos), unit="photo"):
         if picture is None:
             continue
         for name, new in compare(segmenters, picture, spread(photo.masks, arguments.max_masks)).items():

@@ -27,13 +27,13 @@ from tqdm import tqdm
 
 from tinysam.datasets.coco import read_coco
 from tinysam.datasets.prompts import centre
-from tinysam.datasets.reading import ahead, read_photo
+from tinysam.datasets.reading import prefetch, read_photo
 from tinysam.evaluation.backends import ModelChoice
 from tinysam.evaluation.prompted import decode, iou
 from tinysam.evaluation.tasks import spread
 from tinysam.models import get_variant
 from tinysam.models.checkpoint import read_state, weights_path
-from tinysam.runtime.atomic import replacing
+from tinysam.runtime.atomic import open_atomically
 from tinysam.runtime.engines import usable_cores
 from tinysam.runtime.process import run_command
 from tinysam.runtime.segmenter import Segmenter
@@ -81,7 +81,7 @@ def ask(choice: ModelChoice, folders: Sequence[Path], limit: int, max_masks: int
     """Answers of a model on the photographs of some folders, at most `limit` of each."""
     photos = [photo for folder in folders for photo in spread(read_coco(folder), limit)]
     segmenter, answers = choice.open(), Answers()
-    for photo, picture in tqdm(ahead(read_photo, photos), total=len(photos), unit="image", disable=None):
+    for photo, picture in tqdm(prefetch(read_photo, photos), total=len(photos), unit="image", disable=None):
         if picture is not None:
             masks = spread(photo.masks, max_masks)
             segmenter.set_image(picture)
@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> None:
     for token, (slope, offset) in enumerate(lines):
         print(f"mask {token}: {slope:.3f} predicted {offset:+.3f}")
     state = fold(read_state(path), lines)
-    with replacing(args.out) as file:
+    with open_atomically(args.out) as file:
         file.write(save({name: value.contiguous() for name, value in state.items()}))
     after = ModelChoice("torch", variant=args.variant, checkpoint=args.out, threads=args.threads)
     for name, choice in (("before", before), ("after", after)):

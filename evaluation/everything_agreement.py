@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from tinysam.datasets.coco import read_coco
-from tinysam.datasets.reading import ahead, read_photo
+from tinysam.datasets.reading import prefetch, read_photo
 from tinysam.evaluation.agreement import comparison_parser, open_models
 from tinysam.evaluation.tasks import spread
 from tinysam.runtime.everything.generator import segment_everything
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings = EverythingSettings.of_model(reference.manifest.everything, hierarchical=False)
     photos = spread(read_coco(arguments.data), arguments.limit)
     matches: dict[str, list[NDArray[np.float64]]] = {name: [] for name in candidates}
-    for _, picture in tqdm(ahead(read_photo, photos), total=len(photos), unit="photo"):
+    for _, picture in tqdm(prefetch(read_photo, photos), total=len(photos), unit="photo"):
         if picture is None:
             continue
         expected, *found = (

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from tinysam.datasets.coco import Photo
-from tinysam.datasets.reading import ahead, read_photo
+from tinysam.datasets.reading import prefetch, read_photo
 from tinysam.evaluation.backends import ModelChoice
 from tinysam.evaluation.records import fingerprint
 from tinysam.evaluation.tasks import Task
-from tinysam.runtime.atomic import replaced
+from tinysam.runtime.atomic import replace_atomically
 
 PART = 64
 """Photographs per part."""
@@ -64,11 +64,11 @@ class Worker:
 
         part = range(int(row["first"]), int(row["last"]))
         keys, values = [], []
-        for photo, image in ahead(read_photo, [self.job.photos[i] for i in part]):
+        for photo, image in prefetch(read_photo, [self.job.photos[i] for i in part]):
             keys.append(str(photo.id))
             values.append(None if image is None else json.dumps(self.job.task.record(self.segmenter, photo, image)))
         path = self.job.path(part)
-        with replaced(path) as partial:
+        with replace_atomically(path) as partial:
             parquet.write_table(pyarrow.table({"key": keys, "value": pyarrow.array(values, pyarrow.string())}), partial)
         return {"path": str(path), "photos": len(part)}
 

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from tinysam.datasets.coco import Photo
-from tinysam.datasets.reading import ahead, read_photo
+from tinysam.datasets.reading import prefetch, read_photo
 from tinysam.evaluation.backends import ModelChoice
 from tinysam.evaluation.tasks import Task
 
@@ -74,7 +74,7 @@ def run_here(task: Task, choice: ModelChoice, photos: Sequence[Photo], records: 
     """
     left = [photo for photo in photos if str(photo.id) not in records]
     segmenter = choice.open()
-    for photo, image in tqdm(ahead(read_photo, left), total=len(left), unit="image", disable=None):
+    for photo, image in tqdm(prefetch(read_photo, left), total=len(left), unit="image", disable=None):
         if image is not None:
             records.add(str(photo.id), task.record(segmenter, photo, image))
     return records.lines

@@ -1,7 +1,7 @@
 """Files appear under their name complete or not at all.
 
-`replaced` gives a hidden path beside the file and moves it there, `write_atomically` writes content that is in memory,
-`replacing` is for results of a command: what prevents one becomes an error that says what to do.
+`replace_atomically` gives a hidden path beside the file and moves it there; `write_atomically` writes content that is
+in memory; `open_atomically` is for results of a command: what prevents one becomes an error that says what to do.
 """
 
 import errno
@@ -18,10 +18,10 @@ _OF_ONE_NAME = (errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, er
 
 
 @contextmanager
-def replaced(path: Path, suffix: str = "") -> Iterator[Path]:
-    """A hidden path beside `path`, whose file becomes `path` when the block ends without an error, else goes.
+def replace_atomically(path: Path, suffix: str = "") -> Iterator[Path]:
+    """A hidden path beside `path`, whose file becomes `path` when the block ends without an error, else is removed.
 
-    Other processes and threads may do the same. `suffix`: of the hidden name, for programs that go by it.
+    Other processes and threads may do the same. `suffix`: of the hidden name, which some programs infer the format from.
 
     Raises:
         OSError: the folder cannot be made, or the file not be moved.
@@ -43,14 +43,14 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         OSError: it cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
-    with replaced(path) as partial, partial.open("wb") as stream:
+    with replace_atomically(path) as partial, partial.open("wb") as stream:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def open_atomically(path: Path) -> Iterator[IO[bytes]]:
     """A binary stream whose content becomes the file `path` when the block ends without an error.
 
     Raises:
@@ -58,7 +58,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         OutputError: the folder cannot be written, the disk is full.
     """
     try:
-        with replaced(path) as partial, partial.open("wb") as stream:
+        with replace_atomically(path) as partial, partial.open("wb") as stream:
             yield stream
     except OSError as error:
         kind = OutputNameError if error.errno in _OF_ONE_NAME else OutputError

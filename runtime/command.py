@@ -122,12 +122,12 @@ def _run_all(
 ) -> int:
     """Segments every picture; a summary follows if there are several."""
     settings = everything_settings(segmenter, options)
-    thrifty = len(sources) == 1
+    save_memory = len(sources) == 1
     failures, worst = 0, 0
     with Progress(len(sources), sys.stderr, shown=not options.quiet) as progress:
         for source in sources:
             try:
-                report = run_one(source, segmenter, prompts, settings, options, thrifty)
+                report = run_one(source, segmenter, prompts, settings, options, save_memory)
             except Exception as error:  # whatever is wrong with a picture, the next one gets its turn
                 interrupts.check()
                 progress.clear()
@@ -170,11 +170,11 @@ def run_one(
     prompts: list[ObjectPrompt],
     settings: EverythingSettings,
     options: argparse.Namespace,
-    thrifty: bool = False,
+    save_memory: bool = False,
 ) -> list[str]:
     """Reads, segments and writes one picture or video; returns the lines to print.
 
-    With `thrifty`, for the only picture of a run, a large photograph is not held while the model is, nor the model
+    With `save_memory`, for the only picture of a run, a large photograph is not held while the model is, nor the model
     while the overlay is drawn: the photograph is decoded again for that.
 
     Raises:
@@ -192,11 +192,11 @@ def run_one(
     embedding, name = embedding_path(segmenter, source, options), Path(source.path).name
     large = photo.image.width * photo.image.height >= _LARGE
     shown: Image.Image | None = None
-    if thrifty and large and prompts and source.path != STDIN and embedding is None:
+    if save_memory and large and prompts and source.path != STDIN and embedding is None:
         frame = Frame((photo.image.height, photo.image.width), segmenter.manifest.image_size)
         pixels = _run_timed(times, "resize", partial(resize, photo.image, frame))
         del photo
-        result = _segment_thriftily(segmenter, pixels, frame, prompts, name, not options.raw)
+        result = _segment_in_little_memory(segmenter, pixels, frame, prompts, name, not options.raw)
         if "overlay" in options.format:
             shown = _decode(times, source, options).for_overlay
     else:
@@ -215,7 +215,7 @@ def run_one(
     return _report(source, result, written, times, options.timing)
 
 
-def _segment_thriftily(
+def _segment_in_little_memory(
     segmenter: Segmenter,
     pixels: NDArray[np.uint8],
     frame: Frame,

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysam.runtime.atomic import replacing
+from tinysam.runtime.atomic import open_atomically
 from tinysam.runtime.contract import EMBED_DIM
 from tinysam.runtime.errors import ArtifactError, ImageError
 
@@ -58,7 +58,7 @@ def write_embedding(kept: KeptEmbedding, path: Path, dtype: str) -> None:
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
-    with replacing(path) as stream:
+    with open_atomically(path) as stream:
         np.savez(
             stream,
             embedding=kept.embedding.astype(dtype),

@@ -14,7 +14,7 @@ from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
-from tinysam.runtime import deep, unfinished
+from tinysam.runtime import deep, truncated
 from tinysam.runtime.errors import ImageError
 from tinysam.runtime.samples import Converted, array_to_rgb, to_rgb
 
@@ -139,7 +139,7 @@ def _read(stream: IO[bytes], name: str, max_pixels: int) -> Photo:
     has_16_bits = deep.has_16_bits(image)
     try:
         if image.format in _JPEG:
-            unfinished.check_padding(stream)
+            truncated.check_padding(stream)
         image.load()
     except OSError as error:
         image, what = _completed(stream, image.format, error)
@@ -157,7 +157,7 @@ def _identify(stream: IO[bytes], name: str) -> Image.Image | None:
     if brand in _HEIC_BRANDS and not is_avif:
         _register_heic(name)
     if head.startswith(b"RIFF"):
-        stream = unfinished.completed_webp(stream)
+        stream = truncated.completed_webp(stream)
     try:
         return _open_picture(stream)
     except UnidentifiedImageError as error:
@@ -206,7 +206,7 @@ def _open_picture(stream: IO[bytes]) -> Image.Image:
 def _completed(stream: IO[bytes], kind: str | None, error: OSError) -> tuple[Image.Image, str]:
     """The decoded picture of a file that merely lacks its end, and what to say; else `error` again."""
     stream.seek(0)
-    data = unfinished.completed_jpeg(stream.read()) if kind in _JPEG else None
+    data = truncated.completed_jpeg(stream.read()) if kind in _JPEG else None
     if data is None:
         raise error
     image = _open_picture(io.BytesIO(data))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tinysam.runtime.atomic import replaced, replacing
+from tinysam.runtime.atomic import open_atomically, replace_atomically
 from tinysam.runtime.errors import EngineMissingError, ImageError, OutputError, PromptError
 from tinysam.runtime.masks.rle import Rle
 from tinysam.runtime.objects import Box, ObjectPrompt, Point, segment
@@ -172,7 +172,7 @@ def follow(capture: Any, tracker: Tracker, target: Path, with_masks: bool, limit
     count = 0
     with ExitStack() as files:
         start, write = files.enter_context(_writer(target))
-        masks = files.enter_context(replacing(_tracks_path(target))) if with_masks else None
+        masks = files.enter_context(open_atomically(_tracks_path(target))) if with_masks else None
         with suppress(KeyboardInterrupt):
             for picture in frames(capture, limit):
                 result = tracker.step(picture, f"frame {count}")
@@ -217,7 +217,7 @@ def _writer(target: Path) -> Iterator[Any]:
             raise OutputError(f"cannot write {target}: OpenCV has no encoder for it, or the folder is not writable")
 
     try:
-        with replaced(target, target.suffix) as partial:
+        with replace_atomically(target, target.suffix) as partial:
             try:
                 yield start, writer.write
             finally:

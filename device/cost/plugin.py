@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from tinysam.runtime.atomic import replaced
+from tinysam.runtime.atomic import replace_atomically
 
 SOURCE = Path(__file__).with_name("insn_count.c")
 
@@ -58,7 +58,7 @@ def build_plugin(cache: Path) -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if not compiler:
         raise CompilerMissing("counting instructions needs a C compiler: install gcc")
-    with replaced(target) as partial:
+    with replace_atomically(target) as partial:
         command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(partial), str(SOURCE)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:

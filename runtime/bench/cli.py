@@ -74,9 +74,9 @@ def _bench(options: argparse.Namespace) -> int:
         report["cases"].append(asdict(case) | figures)
         print(table(Case(**asdict(case)), figures), flush=True)
     if options.json:
-        from tinysam.runtime.atomic import replacing
+        from tinysam.runtime.atomic import open_atomically
 
-        with replacing(Path(options.json)) as stream:
+        with open_atomically(Path(options.json)) as stream:
             stream.write(json.dumps(report, indent=2).encode() + b"\n")
         print(f"wrote {options.json}")
     return EXIT_FAILED if failures else 0

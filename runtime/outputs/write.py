@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tinysam.runtime.atomic import replacing
+from tinysam.runtime.atomic import open_atomically
 from tinysam.runtime.outputs import FORMATS, VIDEO_FORMATS, Format, Original
 from tinysam.runtime.results import Result
 
@@ -42,7 +42,7 @@ def write_result(
             written += _write_masks(result, form, folder, stem)
             continue
         path, write = folder / (stem + form.suffix), form.import_writer()
-        with replacing(path) as stream:
+        with open_atomically(path) as stream:
             write(result, original, stream)
         written.append(path)
     return written
@@ -62,7 +62,7 @@ def _write_masks(result: Result, form: Format, folder: Path, stem: str) -> list[
     write = form.import_writer()
     paths = [folder / (stem + form.suffix.format(number=number + 1)) for number in range(len(result.masks))]
     for path, mask in reversed(list(zip(paths, result.masks, strict=True))):
-        with replacing(path) as stream:
+        with open_atomically(path) as stream:
             write(mask, stream)
     return paths
 

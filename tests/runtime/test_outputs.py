@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.runtime.conftest import picture
-from tinysam.runtime.atomic import replacing
+from tinysam.runtime.atomic import open_atomically
 from tinysam.runtime.errors import ImageError, OutputError
 from tinysam.runtime.masks.rle import Rle
 from tinysam.runtime.outputs import FORMATS, pictures
@@ -247,11 +247,11 @@ def write_halves(stream: IO[bytes]) -> None:
 def test_failure_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     path.write_text("old")
-    with pytest.raises(TypeError), replacing(path) as stream:
+    with pytest.raises(TypeError), open_atomically(path) as stream:
         write_halves(stream)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
-    with replacing(path) as stream:
+    with open_atomically(path) as stream:
         stream.write(b"new")
     assert path.read_text() == "new"
 
@@ -267,7 +267,7 @@ def test_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Path, "open", full)
     with (
         pytest.raises(OutputError, match=r"cannot write .*result\.json: No space left on device"),
-        replacing(path) as s,
+        open_atomically(path) as s,
     ):
         s.write(b"x")
     assert not path.exists()
