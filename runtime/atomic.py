@@ -21,7 +21,7 @@ _OF_ONE_NAME = (errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, er
 def replace_atomically(path: Path, suffix: str = "") -> Iterator[Path]:
     """A hidden path beside `path`, whose file becomes `path` when the block ends without an error, else is removed.
 
-    Other processes and threads may do the same. `suffix`: of the hidden name, which some programs infer the format from.
+    Other processes and threads may do the same. `suffix`: of the hidden name; some programs take the format from it.
 
     Raises:
         OSError: the folder cannot be made, or the file not be moved.
