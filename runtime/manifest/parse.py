@@ -4,6 +4,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
+from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.errors import ArtifactError
 from tinysam.runtime.manifest import records
 from tinysam.runtime.manifest.records import (
@@ -148,7 +149,7 @@ def _model_file(data: Any) -> ModelFile:
         part=part,
         input=_one_of(data, "input", records.INPUTS) if part == "encoder" else None,
         precision=_one_of(data, "precision", records.PRECISIONS),
-        engine=_one_of(data, "engine", records.ENGINES),
+        engine=_one_of(data, "engine", tuple(FORMATS)),
         sha256=digest,
         size_bytes=get_field(data, "size_bytes", int),
         layout=_one_of(data, "layout", records.LAYOUTS),

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from tests.runtime import disc_model
-from tinysam.export import pages
 from tinysam.runtime import ArtifactError, EngineMissingError, Segmenter
 from tinysam.runtime.contract import Sizes, check_contract, signatures
 from tinysam.runtime.engines import formats
@@ -185,12 +184,6 @@ def test_what_the_exporter_writes_is_what_the_runtime_accepts(form: FileFormat, 
         check_contract(manifest, file)
         with pytest.raises(ArtifactError, match="export again"):
             check_contract(replace(manifest, mask_tokens=(1, 2), image_size=128, grid=8), file)
-
-
-def test_the_page_lists_the_tensors_of_the_contract() -> None:
-    text = pages.PAGE.read_text(encoding="utf-8")
-    assert pages.page(text) == text, "run `python -m tinysam.export.pages`"
-    assert all(name in pages.tables() for name in ("iou_threshold", "attend_1x2", "upscale_1", "decode_1x32"))
 
 
 class MeanEngine:
