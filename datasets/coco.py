@@ -1,4 +1,4 @@
-"""COCO-format annotations with masks, read without trusting them. Files and folders: `coco_files`."""
+"""COCO-format annotations with masks, checked as they are read. Files and folders: `coco_files`."""
 
 import logging
 from collections import Counter

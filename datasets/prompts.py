@@ -1,8 +1,7 @@
 """Simulated prompts to annotated masks.
 
-Evaluation: where a patient user clicks, `centre` and `next_click`. The middle of the object, then the middle of the
-largest mistake: the protocol of interactive segmentation (Sofiiuk et al. 2021, arXiv:2102.06583; Xu et al. 2016,
-arXiv:1603.04042).
+Evaluation: `centre` and `next_click`, a click in the middle of the object, then in the middle of the largest mistake:
+the protocol of interactive segmentation (Sofiiuk et al. 2021, arXiv:2102.06583; Xu et al. 2016, arXiv:1603.04042).
 
 Training: `first_prompt`, a jittered box, a click in the middle, or a click anywhere on the object. Further clicks
 depend on the prediction: `tinysam.distillation.rounds`.

@@ -73,7 +73,7 @@ class Plan:
 
 
 def write_new(plan: Plan, seed: int) -> Path:
-    """A student that has learned nothing: encoder at random, decoder of the teacher."""
+    """Weights to start from: a random encoder and the teacher's decoder."""
     path = plan.out / f"new-{seed}.safetensors"
     if not path.exists():
         variant = get_variant(plan.variant)

@@ -28,12 +28,12 @@ from torch import Tensor
 
 from tinysam.distillation import losses
 from tinysam.distillation.device import Device, images
-from tinysam.distillation.journal import Tally
 from tinysam.distillation.losses import logits_at
 from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.rounds import Prompt, chosen_masks, round_count, rounds
 from tinysam.distillation.samples import Batch
 from tinysam.distillation.teacher import TeacherCache, check_embedding
+from tinysam.distillation.training_log import Tally
 from tinysam.models import Sam, get_variant
 from tinysam.models.mask_decoder import Decoded
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from tinysam.distillation.checkpoints import State, save_state
 from tinysam.distillation.device import Device, average_gradients, share_batch_norm
-from tinysam.distillation.journal import Journal, Tally
 from tinysam.distillation.objectives import Objective
 from tinysam.distillation.recipe import Recipe, learning_rate
 from tinysam.distillation.samples import Batch
+from tinysam.distillation.training_log import Tally, TrainingLog
 from tinysam.models import Sam, get_variant
 
 
@@ -122,7 +122,7 @@ class Trainer:
 
     def run(self, batches: Iterator[Batch], every: int = 50) -> Iterator[dict[str, float]]:
         """Trains to the recipe's last step; yields a row for the log every `every` steps."""
-        journal = Journal(self.folder, self.step) if self.rank == 0 else None
+        training_log = TrainingLog(self.folder, self.step) if self.rank == 0 else None
         training_mode(self.model, self.recipe.freeze_norm)
         rule = get_variant(self.recipe.variant).mask_choice
         tally, saved = Tally(rule), time.monotonic()
@@ -136,15 +136,15 @@ class Trainer:
             last = self.step == self.recipe.steps
             if self.step % every == 0 or last:
                 row = self.row(tally)
-                if journal:
-                    journal.add(row)
+                if training_log:
+                    training_log.add(row)
                 yield row
                 tally = Tally(rule)
             if self.rank == 0 and (last or time.monotonic() - saved > 60 * self.minutes):
                 save_state(self.folder, self.state())
                 saved = time.monotonic()
-        if journal:
-            journal.close()
+        if training_log:
+            training_log.close()
 
     def row(self, tally: Tally) -> dict[str, float]:
         """A line of the log."""

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from tinysam.distillation.device import Device
-from tinysam.distillation.journal import Tally
 from tinysam.distillation.objectives import Decoupled, FullStage
 from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.samples import Samples, collate
 from tinysam.distillation.teacher import TeacherCache, TeacherError, check_embedding, copy_decoder, load_teacher
+from tinysam.distillation.training_log import Tally
 from tinysam.models import build, get_variant
 
 

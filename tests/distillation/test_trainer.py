@@ -12,11 +12,11 @@ from torch import nn
 
 from tinysam.distillation.checkpoints import ResumeError, load_state, save_state
 from tinysam.distillation.device import Device, compile_model
-from tinysam.distillation.journal import read_rows
 from tinysam.distillation.objectives import Supervised
 from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.samples import Numbers, Samples, loader
 from tinysam.distillation.trainer import Average, Diverged, Trainer
+from tinysam.distillation.training_log import read_rows
 from tinysam.models import build, get_variant
 from tinysam.models.checkpoint import load_state as load_weights
 from tinysam.models.checkpoint import read_state

@@ -24,7 +24,7 @@ from tinysam.models.mask_decoder import Decoded
 FIELDS = ("step", "seconds", "learning_rate", "loss", "iou_box", "iou_click", "iou_further", "norm", "loading_share")
 
 
-class Journal:
+class TrainingLog:
     """Appends a row per interval; rows of steps that a resumed run does again are dropped."""
 
     def __init__(self, folder: Path, step: int) -> None:

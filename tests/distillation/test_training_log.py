@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from tinysam.distillation.journal import Tally
 from tinysam.distillation.rounds import Prompt
+from tinysam.distillation.training_log import Tally
 from tinysam.models.mask_decoder import Decoded
 
 
