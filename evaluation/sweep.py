@@ -24,7 +24,7 @@ from tinysam.runtime.everything.candidates import Candidate
 from tinysam.runtime.everything.generator import click_prompts, default_batch
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.geometry import LOW_RES_STRIDE
-from tinysam.runtime.mask_choice import stability
+from tinysam.runtime.mask_choice import ambiguous_masks, stability
 from tinysam.runtime.model import Decoded
 from tinysam.runtime.segmenter import Segmenter
 from tinysam.runtime.upscale import full_size_rle
@@ -52,12 +52,15 @@ class GridPass:
         size = np.array([photo.width, photo.height], np.float64)
         self.points = lowest.grid(0) * size
         self.best_iou = np.zeros(len(self.points), np.float32)
-        """(points,) highest predicted IoU of each."""
+        """(points,) highest predicted IoU of each point's ambiguous masks: whether the point is drawn."""
         self.point: list[int] = []
         """Of each mask, the point that gave it."""
+        self.single: list[bool] = []
+        """Of each mask, whether it is of the single-mask output."""
         self.masks: list[Candidate] = []
         self.at_points: list[NDArray[np.float32]] = []
         """Of each mask, its logits (points,) where the generator looks whether a point is done."""
+        self._ambiguous = ambiguous_masks(segmenter.manifest.mask_tokens)
         self.batch = default_batch(segmenter.manifest.image_size)
         for begin in range(0, len(self.points), self.batch):
             self._decode(begin, self.points[begin : begin + self.batch])
@@ -65,8 +68,8 @@ class GridPass:
 
     def _decode(self, begin: int, points: NDArray[np.float64]) -> None:
         prompts = click_prompts(self.segmenter.frame, points)
-        decoded = self.segmenter.decode_above(prompts, self.lowest.pred_iou_thresh)
-        self.best_iou[begin : begin + len(points)] = decoded.iou.max(axis=1)
+        decoded = self.segmenter.decode_above(prompts, self.lowest.pred_iou_thresh, single_mask=True)
+        self.best_iou[begin : begin + len(points)] = decoded.iou[:, self._ambiguous].max(axis=1)
         if len(decoded.kept):
             self._keep(decoded, begin)
 
@@ -86,6 +89,7 @@ class GridPass:
             )
             self.masks += found  # none, if the mask is empty inside the photograph
             self.point += [point] * len(found)
+            self.single += [kind[index] not in self._ambiguous] * len(found)
             side = masks.shape[-1] - 1
             self.at_points += [masks[index][np.minimum(y, side), np.minimum(x, side)]] * len(found)
 
@@ -96,6 +100,8 @@ class GridPass:
         predicted = np.array([mask.predicted_iou for mask in self.masks], np.float32)
         stable = np.array([mask.stability_score for mask in self.masks], np.float64)
         good = (predicted > np.float32(settings.pred_iou_thresh)) & (stable >= settings.stability_score_thresh)
+        if not settings.single_mask:
+            good &= ~np.array(self.single, np.bool_)
         asked = self._asked(good, settings)
         chosen = np.flatnonzero(good & asked[np.array(self.point, np.intp)])
         kept = cand.distinct([self.masks[index] for index in chosen], settings, self.segmenter.frame)

@@ -231,12 +231,15 @@ class Segmenter:
             return take_masks(masks, iou, choose_mask(rule, tokens, iou, prompts.ambiguous, masks))
         return select_masks(self.manifest.mask_tokens, masks, iou, multimask_output)
 
-    def decode_above(self, prompts: Prompts, iou_threshold: float) -> Decoded:
+    def decode_above(self, prompts: Prompts, iou_threshold: float, single_mask: bool = False) -> Decoded:
         """The ambiguous three masks of those prompts (a point each) of which one has a higher predicted IoU.
 
-        The others are never drawn, which spares two fifths of the decoder's work for each.
+        The others are never drawn, which spares two fifths of the decoder's work for each. With `single_mask` the mask
+        of the single-mask output comes as well, before the three, if the model has one.
         """
         found = self.graphs.decode_above(self.features, prompts, iou_threshold)
+        if single_mask:
+            return found
         masks, _ = select_masks(self.manifest.mask_tokens, found.masks, found.iou[found.kept], True)
         return Decoded(masks, found.iou[:, ambiguous_masks(self.manifest.mask_tokens)], found.kept)
 

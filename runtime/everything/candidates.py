@@ -71,30 +71,40 @@ def make_candidates(
     frame: Frame, logits: Floats, iou: Floats, scores: NDArray[np.float64], points: NDArray[np.float64]
 ) -> list[Candidate]:
     """Candidates of (n, side, side) masks that are not empty inside the photograph; `points` are (n, 2) in the crop."""
-    height, width = frame.low_res_size
-    found = np.flatnonzero((logits[:, :height, :width] > 0).any(axis=(1, 2)))
-    return [
-        _candidate(frame, logits[index], (0, 0), float(iou[index]), float(scores[index]), tuple(points[index].tolist()))
-        for index in found
-    ]
+    return _cut_out(frame, logits, (0, 0), iou.tolist(), scores.tolist(), points.tolist())
 
 
-def _candidate(
-    frame: Frame, logits: Floats, origin: tuple[int, int], iou: float, score: float, point: tuple[float, float]
-) -> Candidate:
-    """A candidate of a part of a low-res mask, not empty inside the photograph, that starts at `origin`."""
+def _cut_out(
+    frame: Frame,
+    logits: Floats,
+    origin: tuple[int, int],
+    iou: Sequence[float],
+    scores: Sequence[float],
+    points: Sequence[Sequence[float]],
+) -> list[Candidate]:
+    """Candidates of the same part (n, h, w) of low-res masks, that starts at `origin`; none of empty ones."""
     top, left = origin
     height, width = frame.low_res_size
-    seen = logits[: height - top, : width - left]
-    mask = seen > 0
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    y, x = (slice(max(0, int(used[0]) - _MARGIN), int(used[-1]) + 1 + _MARGIN) for used in (rows, columns))
-    low_box = sub_pixel_boxes(seen[None])[0] + np.array([left, top, left, top])
-    corners = frame.to_original(low_box.reshape(2, 2) * LOW_RES_STRIDE)
-    (x0, y0), (x1, y1) = np.minimum(corners, frame.original_size[::-1]).tolist()
-    return Candidate(
-        logits[y, x].copy(), mask[y, x].copy(), (top + y.start, left + x.start), (x0, y0, x1, y1), iou, score, point
-    )
+    seen = logits[:, : height - top, : width - left]
+    masks = seen > 0
+    rows, columns = masks.any(axis=2), masks.any(axis=1)
+    corners = sub_pixel_boxes(seen).reshape(-1, 2, 2) + np.array([left, top])
+    boxes = np.minimum(frame.to_original(corners * LOW_RES_STRIDE), frame.original_size[::-1]).reshape(-1, 4)
+    found = []
+    for index in np.flatnonzero(rows.any(axis=1)):
+        y, x = (_reach(used[index]) for used in (rows, columns))
+        piece, mask = logits[index, y, x].copy(), masks[index, y, x].copy()
+        x0, y0, x1, y1 = boxes[index].tolist()
+        px, py = points[index]
+        place = top + y.start, left + x.start
+        found.append(Candidate(piece, mask, place, (x0, y0, x1, y1), iou[index], scores[index], (px, py)))
+    return found
+
+
+def _reach(used: Bools) -> slice:
+    """From the first to the last place that is used, with what upscaling draws on around them."""
+    places = np.flatnonzero(used)
+    return slice(max(0, int(places[0]) - _MARGIN), int(places[-1]) + 1 + _MARGIN)
 
 
 def distinct(candidates: Sequence[Candidate], settings: EverythingSettings, frame: Frame) -> list[Candidate]:
@@ -126,10 +136,7 @@ def _mean(group: Sequence[Candidate], weights: NDArray[np.float64], frame: Frame
         y, x = one.origin[0] - top, one.origin[1] - left
         whole[y : y + one.logits.shape[0], x : x + one.logits.shape[1]] = one.logits
         total += weight * whole
-    first, (height, width) = group[0], frame.low_res_size
-    if not (total[: height - top, : width - left] > 0).any():
-        return first
-    return _candidate(frame, total, (top, left), first.predicted_iou, first.stability_score, first.point)
+    return (_changed(group[0], total, (top, left), frame) or group)[0]
 
 
 def cleaned(candidate: Candidate, cleaning: Cleaning, frame: Frame) -> Candidate:
@@ -139,8 +146,13 @@ def cleaned(candidate: Candidate, cleaning: Cleaning, frame: Frame) -> Candidate
     logits = clean_mask(candidate.logits, cleaning, (height - top, width - left))
     if logits is candidate.logits:
         return candidate
-    one = candidate
-    return _candidate(frame, logits, one.origin, one.predicted_iou, one.stability_score, one.point)
+    (other,) = _changed(candidate, logits, candidate.origin, frame)
+    return other
+
+
+def _changed(one: Candidate, logits: Floats, origin: tuple[int, int], frame: Frame) -> list[Candidate]:
+    """The candidate with other logits (h, w); none if they are not above 0 anywhere in the photograph."""
+    return _cut_out(frame, logits[None], origin, [one.predicted_iou], [one.stability_score], [one.point])
 
 
 def boxes_of(candidates: Sequence[Candidate]) -> NDArray[np.float64]:

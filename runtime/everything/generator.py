@@ -3,8 +3,8 @@
 As SAM's automatic mask generator (Kirillov et al. 2023, arXiv:2304.02643, appendix B), but for the order of the steps:
 
 1. For each crop of the photograph: encode it.
-2. Ask the decoder for three masks at points of a grid, a few points at a time. `points.py` says which points: all, or
-   in hierarchical mode those that are not known yet.
+2. Ask the decoder for three masks at points of a grid, a few points at a time; in hierarchical mode also for the one of
+   its single-mask output. `points.py` says which points: all, or in hierarchical mode those that are not known yet.
 3. Keep the masks whose predicted IoU and stability are high enough; of those that show one object keep the best; drop
    those that the edge of the crop cuts; clean what is left.
 4. Drop the duplicates between crops.
@@ -142,7 +142,8 @@ class _Run:
 
     def _decode(self, points: Points, iou_threshold: float) -> Decoded:
         start = time.perf_counter()
-        decoded = self.segmenter.decode_above(click_prompts(self.segmenter.frame, points), iou_threshold)
+        prompts = click_prompts(self.segmenter.frame, points)
+        decoded = self.segmenter.decode_above(prompts, iou_threshold, self.settings.single_mask)
         self._add("decoder", start)
         return decoded
 

@@ -11,7 +11,7 @@ from tinysam.runtime.manifest import EverythingThresholds
 
 QUALITY = ("pred_iou_thresh", "stability_score_thresh")
 """The thresholds on a mask's quality: a model has its own, and those may be lowered if no mask passes."""
-MASK_NMS_THRESH = 0.75
+MASK_NMS_THRESH = 0.8
 """Of hierarchical mode, where the caller gives no threshold for boxes."""
 
 
@@ -44,6 +44,9 @@ class EverythingSettings:
     """IoU of masks above which the worse of two goes, in place of `box_nms_thresh`; None: boxes are compared."""
     hierarchical: bool = True
     """A coarse grid first, then the points that good masks and asked points left least known: see `points.py`."""
+    single_mask: bool = False
+    """The mask of the model's single-mask output takes part beside the three of each point; `of_model` says so for
+    hierarchical mode: it comes with the three at no cost."""
     coarse_logit_thresh: float = EverythingThresholds.coarse_logit_thresh
     """Hierarchical mode: a good mask covers the points where its logit is above this."""
     coarse_agreement: int = EverythingThresholds.coarse_agreement
@@ -81,12 +84,15 @@ class EverythingSettings:
     def of_model(cls, thresholds: EverythingThresholds, **changes: object) -> "EverythingSettings":
         """The settings chosen for a model, with changes. Thresholds among the changes are never lowered.
 
-        Hierarchical mode compares masks to find duplicates, unless the changes have a threshold for boxes.
+        Hierarchical mode takes the single-mask output as well and compares masks to find duplicates, unless the changes
+        have a threshold for boxes.
         """
         own = {name: getattr(thresholds, name) for name in QUALITY if name not in changes}
         values: dict[str, object] = {**vars(thresholds), "model_quality": own, **changes}
-        if values.get("hierarchical", True) and "box_nms_thresh" not in changes:
-            values.setdefault("mask_nms_thresh", MASK_NMS_THRESH)
+        if values.get("hierarchical", True):
+            values.setdefault("single_mask", True)
+            if "box_nms_thresh" not in changes:
+                values.setdefault("mask_nms_thresh", MASK_NMS_THRESH)
         return cls(**values)  # type: ignore[arg-type]
 
     def lowered(self, step: float) -> tuple[float, float]:

@@ -25,7 +25,7 @@ VALUES = (
 
 @pytest.fixture
 def segmenter(tmp_path: Path) -> Segmenter:
-    return Segmenter(disc_model.build(tmp_path), precision="fp32", threads=1)
+    return Segmenter(disc_model.build(tmp_path, (0, 1, 2)), precision="fp32", threads=1)
 
 
 @pytest.fixture

@@ -201,12 +201,24 @@ def test_no_more_than_a_share_of_the_grid_is_asked(segmenter: Segmenter, share: 
 def test_hierarchical_mode_compares_masks_unless_a_caller_has_a_threshold_for_boxes(segmenter: Segmenter) -> None:
     counts = []
     for changes in ({}, {"box_nms_thresh": 0.2}, {"mask_nms_thresh": 0.2}, {"mask_nms_thresh": 1.0}):
-        settings = EverythingSettings.of_model(disc_model.THRESHOLDS, coarse_agreement=50, **changes)
+        settings = EverythingSettings.of_model(
+            disc_model.THRESHOLDS, points_per_side=20, coarse_agreement=50, **changes
+        )
         counts.append(len(segment_everything(segmenter, picture(200, 150), settings).masks))
         assert (settings.mask_nms_thresh is None) == ("box_nms_thresh" in changes)
     usual, by_box, by_mask, all_of_them = counts
     assert 0 < by_box < usual < all_of_them
     assert by_mask < usual
+
+
+@pytest.mark.parametrize("hierarchical", [False, True])
+def test_hierarchical_mode_takes_the_single_mask_as_well(tmp_path: Path, hierarchical: bool) -> None:
+    """Mask 0 promises 0.7 less a thousandth of its x, up to 64; mask 1 as much of 0.9."""
+    segmenter = Segmenter(disc_model.build(tmp_path, (0, 1)), precision="fp32", threads=1)
+    settings = EverythingSettings.of_model(disc_model.THRESHOLDS, hierarchical=hierarchical)
+    promised = [mask.predicted_iou for mask in segment_everything(segmenter, picture(200, 150), settings).masks]
+    assert any(iou > 0.8 for iou in promised)
+    assert any(iou < 0.75 for iou in promised) == hierarchical
 
 
 def test_masks_of_one_object_become_their_mean() -> None:

@@ -297,6 +297,9 @@ def test_masks_are_drawn_only_above_the_threshold(tmp_path: Path, mask_tokens: t
     assert found.kept.tolist() == [0, 2]
     np.testing.assert_array_equal(found.iou, iou)
     np.testing.assert_allclose(found.masks, every[[0, 2]], rtol=1e-5)
+    with_single = ready.decode_above(prompts, limit, single_mask=True).masks
+    assert with_single.shape[1] == len(mask_tokens)
+    np.testing.assert_array_equal(with_single[:, -3:], found.masks)
     nothing = ready.decode_above(prompts, 1.0)
     assert nothing.masks.shape == (0, *every.shape[1:])
     assert nothing.iou.shape == iou.shape

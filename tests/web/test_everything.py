@@ -20,12 +20,13 @@ from tinysam.runtime.everything.generator import click_prompts, segment_everythi
 from tinysam.runtime.everything.points import point_grid
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.geometry import Frame
+from tinysam.runtime.mask_choice import ambiguous_masks
 from tinysam.runtime.preprocess import resize
 
 PROGRAM = """
 import { readFileSync } from "node:fs";
 const { segmentEverything } = await import(process.argv[1]);
-const { thresholds, side, photo, answers } = JSON.parse(readFileSync(0));
+const { thresholds, side, photo, ambiguous, answers } = JSON.parse(readFileSync(0));
 const key = (x, y) => `${x.toFixed(2)} ${y.toFixed(2)}`;
 const known = new Map(answers.map(({ point: [x, y], masks }) => [key(x, y), masks]));
 const asked = [];
@@ -36,7 +37,7 @@ const model = {
     asked.push(key(x, y));
     const masks = known.get(key(x, y)).map(({ iou, logits }) => ({ iou, logits: Float32Array.from(logits) }));
     const best = Math.max(...masks.map(({ iou }) => iou));
-    return { best, masks: best > threshold ? masks : [] };
+    return { best, masks: Math.max(...ambiguous.map((k) => masks[k].iou)) > threshold ? masks : [] };
   },
 };
 const found = await segmentEverything(model, null, photo, () => {});
@@ -56,7 +57,7 @@ def run_page(segmenter: Segmenter, settings: EverythingSettings) -> dict[str, An
     frame = segmenter.frame
     height, width = frame.original_size
     prompts = click_prompts(frame, point_grid(settings.points_per_side) * [width, height])
-    decoded = segmenter.decode_above(prompts, -np.inf)
+    decoded = segmenter.decode_above(prompts, -np.inf, single_mask=True)
     answers = []
     for coords, iou, masks in zip(prompts.coords, decoded.iou, decoded.masks, strict=True):
         listed = [{"iou": float(i), "logits": mask.ravel().tolist()} for i, mask in zip(iou, masks, strict=True)]
@@ -65,6 +66,7 @@ def run_page(segmenter: Segmenter, settings: EverythingSettings) -> dict[str, An
         "thresholds": {name: value for name, value in vars(settings).items() if isinstance(value, int | float)},
         "side": segmenter.graphs.low_res_side,
         "photo": {"width": width, "height": height, "input": frame.input_size[::-1]},
+        "ambiguous": ambiguous_masks(segmenter.manifest.mask_tokens),
         "answers": answers,
     }
     done = subprocess.run(
@@ -82,15 +84,19 @@ def run_page(segmenter: Segmenter, settings: EverythingSettings) -> dict[str, An
 
 @pytest.mark.skipif(not shutil.which("node"), reason="no Node.js: install nodejs")
 @pytest.mark.parametrize(
-    ("model", "asked_again"),
+    ("tokens", "model", "asked_again"),
     [
-        ({"coarse_agreement": 4, "coarse_logit_thresh": 4.0}, 0),
-        ({"coarse_agreement": 30, "coarse_share": 0.4}, 0),
-        ({"pred_iou_thresh": 0.95, "stability_score_thresh": 0.5}, 16),
+        ((1, 2, 3), {"coarse_agreement": 4, "coarse_logit_thresh": 4.0}, 0),
+        ((1, 2, 3), {"coarse_agreement": 30, "coarse_share": 0.4}, 0),
+        ((0, 1), {"coarse_agreement": 30, "coarse_share": 0.4}, 0),
+        ((1, 2, 3), {"pred_iou_thresh": 0.95, "stability_score_thresh": 0.5}, 16),
+        ((0, 1), {"pred_iou_thresh": 0.95, "stability_score_thresh": 0.5}, 16),
     ],
 )
-def test_the_page_finds_what_the_runtime_finds(tmp_path: Path, model: dict[str, Any], asked_again: int) -> None:
-    segmenter = Segmenter(disc_model.build(tmp_path), precision="fp32", threads=1)
+def test_the_page_finds_what_the_runtime_finds(
+    tmp_path: Path, tokens: tuple[int, ...], model: dict[str, Any], asked_again: int
+) -> None:
+    segmenter = Segmenter(disc_model.build(tmp_path, tokens), precision="fp32", threads=1)
     image = picture(200, 150)
     thresholds = replace(disc_model.THRESHOLDS, points_per_side=12, **model)
     settings = EverythingSettings.of_model(thresholds, points_per_batch=1)

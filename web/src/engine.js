@@ -128,8 +128,8 @@ export class Model {
   }
 
   /**
-   * Predicted IoU of one point's masks, and the masks if any of them is above the threshold: drawing them is a quarter
-   * of the decoder's work in INT8, and more in fp32.
+   * Predicted IoU of one point's masks, and all of them if an ambiguous one is above the threshold: drawing them is a
+   * quarter of the decoder's work in INT8, and more in fp32.
    *
    * @param {Float32Array} embedding from `encode`
    * @param {Array<[number, number, number]>} prompt a point and its padding, as for `decode`
@@ -141,10 +141,10 @@ export class Model {
     const [attend, upscale] = [file.signatures[ATTEND], file.signatures[UPSCALE]];
     const inputs = { image_embeddings: embedding, ...this.#pointInputs(prompt, attend.inputs.point_labels.shape[1]) };
     const { iou_predictions: iou, ...found } = await run(graph, ATTEND, attend, inputs);
-    const best = Math.max(...this.ambiguous.map((k) => iou[k]));
-    if (best <= threshold) return { best, masks: [] };
+    const best = Math.max(...iou);
+    if (Math.max(...this.ambiguous.map((k) => iou[k])) <= threshold) return { best, masks: [] };
     const { low_res_masks: masks } = await run(graph, UPSCALE, upscale, found);
-    return { best, masks: this.#choices(masks, iou, this.ambiguous) };
+    return { best, masks: this.#choices(masks, iou, [...iou.keys()]) };
   }
 
   /** Coordinates and labels of one prompt, filled up with absent points. */

@@ -1,6 +1,6 @@
 // Segment everything, as hierarchical mode of the Python runtime does it (runtime/everything/):
 //
-// 1. Ask the decoder for three masks at points of a grid; points.js says which, from what the masks so far cover.
+// 1. Ask the decoder for all its masks at points of a grid; points.js says which, from what the masks so far cover.
 // 2. Keep the masks whose predicted IoU and stability are high enough.
 // 3. Of masks of one object, by the IoU of masks, keep the best with the mean logits of all. Clean it.
 // 4. If nothing passes, lower both thresholds for the points of the highest predicted IoU.
@@ -9,7 +9,7 @@ import { cleanMask } from "./clean.js";
 import { grid, Plan } from "./points.js";
 
 /** IoU of masks above which the worse of two goes. */
-const MASK_NMS_THRESH = 0.75;
+const MASK_NMS_THRESH = 0.8;
 /** If nothing passes, both thresholds are lowered by these amounts in turn; at last the best of all are shown. */
 const RELAX = [0.1, 0.2, 0.4];
 /** Points, those of the highest predicted IoU, that are asked again if nothing passes. */
