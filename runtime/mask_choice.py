@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysam.runtime.labels import NEGATIVE, POSITIVE
+
 Floats = NDArray[np.float32]
 Indexes = NDArray[np.intp]
 
@@ -23,12 +25,10 @@ def ambiguous_masks(tokens: tuple[int, ...]) -> list[int]:
 
 
 def is_ambiguous(labels: NDArray[Any], has_mask: bool = False) -> NDArray[np.bool_]:
-    """(P,) which prompts, labels (P, N), are one click and nothing else; `has_mask`: a mask comes with them.
-
-    Labels 0 and 1 are clicks, 2 and 3 corners of a box, negative ones no points.
-    """
-    present = np.asarray(labels) >= 0
-    clicks = present & (np.asarray(labels) <= 1)
+    """(P,) which prompts, labels (P, N), are one click and nothing else; `has_mask`: a mask comes with them."""
+    # Labels of clicks, then those of corners, follow those of slots that hold no point.
+    present = np.asarray(labels) >= NEGATIVE
+    clicks = present & (np.asarray(labels) <= POSITIVE)
     one: NDArray[np.bool_] = (present.sum(axis=1) == 1) & (clicks.sum(axis=1) == 1) & (not has_mask)
     return one
 
