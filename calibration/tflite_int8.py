@@ -32,13 +32,13 @@ def chosen_operations(source: bytes, graph: Graph, keep_float: frozenset[str]) -
     ]
 
 
-def recipe(operations: list[TFLiteOperation], stored: list[TFLiteOperation]) -> Any:
-    """ai-edge-quantizer's recipe: static int8 for exactly these operations, int8 weights of the `stored` float ones."""
+def recipe(operations: list[TFLiteOperation], dynamic: list[TFLiteOperation]) -> Any:
+    """ai-edge-quantizer's recipe: static int8 for exactly these operations, int8 weights for the `dynamic` ones."""
     from ai_edge_quantizer import qtyping, recipe_manager
 
     manager = recipe_manager.RecipeManager()
-    for operation in stored:
-        manager.add_weight_only_config(
+    for operation in dynamic:
+        manager.add_dynamic_config(
             regex=f"^{re.escape(operation.output)};?$",
             operation_name=qtyping.TFLOperationName[operation.kind],
             num_bits=8,
@@ -70,7 +70,7 @@ def quantize_tflite(
     graph: Graph,
     found: TensorRanges,
     keep_float: frozenset[str] = frozenset(),
-    stored: frozenset[str] = frozenset(),
+    dynamic: frozenset[str] = frozenset(),
 ) -> tuple[bytes, dict[str, Any]]:
     """The INT8 version of a float TFLite file, and what the manifest says of it.
 
@@ -79,7 +79,8 @@ def quantize_tflite(
         graph: ONNX graph with the same parameters.
         found: ranges of that graph's activations.
         keep_float: ONNX names of nodes that stay float.
-        stored: those of them whose weights are stored as int8; LiteRT dequantizes them once, at load.
+        dynamic: those of them whose weights are int8 nevertheless: LiteRT quantizes each row of their inputs by its own
+            range when it runs, and gives float results.
 
     Raises:
         CalibrationError: no operation of the file is known, or the quantizer refused the graph.
@@ -87,7 +88,7 @@ def quantize_tflite(
     from ai_edge_quantizer import quantizer
 
     operations = chosen_operations(source, graph, keep_float)
-    weights = [operation for operation in integer_operations(source, graph) if operation.node in stored]
+    weights = [operation for operation in integer_operations(source, graph) if operation.node in dynamic]
     if not operations:
         raise CalibrationError("TFLite: no operation matches the ONNX graph; export both again")
     previous = logging.root.manager.disable

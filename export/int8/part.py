@@ -103,5 +103,5 @@ class Part:
 
     @cached_property
     def stored(self) -> frozenset[str]:
-        """Nodes that work on a few tokens: float, with weights stored as int8."""
+        """Nodes that work on a few tokens: float, with int8 weights."""
         return few_rows(Graph(self.source).linear_nodes(), self.found.observations)

@@ -26,8 +26,9 @@ _NEGATIVE: Color = (231, 76, 60)
 _WHITE: Color = (255, 255, 255)
 _SHADOW: Color = (0, 0, 0)
 _SUPERSAMPLING = 4
-_STRIP_COLUMNS = 512
-"""Masks are drawn in strips of so many columns: nothing but the photograph itself has its size."""
+_STRIP_PIXELS, _STRIP_COLUMNS = 600_000, 32
+"""Masks are drawn in strips of so many pixels, or so many columns if that is more: nothing but the photograph itself
+has its size. Beside one of 12 megapixels, larger strips would be the peak of a run's memory."""
 
 GOLDEN_ANGLE = 137.508
 """Degrees between the hues of neighbouring numbers: any run of numbers spreads evenly over the circle."""
@@ -87,8 +88,9 @@ def write_labels(result: Result, _: Original, stream: IO[bytes]) -> None:
 def draw_overlay(image: Image.Image, result: Result) -> None:
     """Draws the result onto its photograph, in place (RGB, original size)."""
     thickness = max(1, round(max(image.size) / 320))
-    for left in range(0, image.width, _STRIP_COLUMNS):
-        _draw_strip(image, result.masks, left, min(left + _STRIP_COLUMNS, image.width), thickness)
+    columns = max(_STRIP_COLUMNS, _STRIP_PIXELS // image.height)
+    for left in range(0, image.width, columns):
+        _draw_strip(image, result.masks, left, min(left + columns, image.width), thickness)
     radius = max(3.0, max(image.size) / 110)
     for index, mask in enumerate(result.masks):
         if mask.crop_box is None:

@@ -106,3 +106,24 @@ def test_a_file_of_another_model_is_refused(artifacts_dir: Path, ranges: TensorR
     decoder = Graph(onnx.load(artifacts_dir / "decoder.fp32.onnx"))
     with pytest.raises(CalibrationError, match="no operation matches the ONNX graph; export both again"):
         quantize_tflite((artifacts_dir / "encoder.fp32.tflite").read_bytes(), decoder, ranges)
+
+
+def test_dynamic_layers_have_int8_weights_between_float_tensors(
+    artifacts_dir: Path, graph: Graph, ranges: TensorRanges, image: np.ndarray
+) -> None:
+    source = (artifacts_dir / "encoder.fp32.tflite").read_bytes()
+    node = next(op.node for op in integer_operations(source, graph) if op.kind == "FULLY_CONNECTED")
+    everything = frozenset(one.name for one in graph.linear_nodes())
+    content, _ = quantize_tflite(source, graph, ranges, everything - {graph.linear_nodes()[-1].name}, frozenset({node}))
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    layers = [
+        [model.subgraphs[0].tensors[i].type for i in (*operation.inputs[:2], operation.outputs[0])]
+        for operation in model.subgraphs[0].operators
+        if codes[operation.opcodeIndex] == schema.BuiltinOperator.FULLY_CONNECTED
+    ]
+    kind = schema.TensorType
+    assert layers.count([kind.FLOAT32, kind.INT8, kind.FLOAT32]) == 1
+    assert layers.count([kind.FLOAT32] * 3) == len(layers) - 1
+    expected, found = encode(source, image), encode(content, image)
+    assert 0 < np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.02

@@ -299,5 +299,6 @@ def test_overlay_does_not_depend_on_the_strips_it_is_drawn_in(result: Result, mo
     whole, narrow = picture(SIZE[1], SIZE[0]), picture(SIZE[1], SIZE[0])
     draw_overlay(whole, result)
     monkeypatch.setattr(pictures, "_STRIP_COLUMNS", 7)
+    monkeypatch.setattr(pictures, "_STRIP_PIXELS", 0)
     draw_overlay(narrow, result)
     np.testing.assert_array_equal(np.asarray(narrow), np.asarray(whole))
