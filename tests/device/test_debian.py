@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tinysam.device.arm import boards, debian, root
+from tinysam.device.arm import debian, root
 
 
 def test_the_mirror_of_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,12 +40,12 @@ def test_a_failed_download_leaves_no_root(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_boards_look_like_themselves_to_linux(tmp_path: Path) -> None:
-    boards.PI4.write_system_files(tmp_path)
+    root.PI4.write_system_files(tmp_path)
     text = (tmp_path / "proc/cpuinfo").read_text()
     assert text.count("processor") == 4
     assert "CPU part\t: 0xd08" in text
     assert (tmp_path / "sys/devices/system/cpu/online").read_text() == "0-3\n"
-    assert "asimddp" in boards.PI5.cpuinfo()
+    assert "asimddp" in root.PI5.cpuinfo()
     assert "asimddp" not in text
 
 
