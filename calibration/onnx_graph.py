@@ -97,6 +97,19 @@ class Graph:
         before = maker is not None and maker.op_type in integer
         return self.is_depthwise(node) and not before and not any(reader.op_type in integer for reader in readers)
 
+    def is_float_depthwise(self, node: onnx.NodeProto, engine: Engine) -> bool:
+        """Whether a node is a depthwise convolution that stays float in one engine."""
+        if engine.between or not self.is_depthwise(node):
+            return self.is_isolated(node)
+        maker = self.makers.get(node.input[0])
+        return maker is None or maker.op_type != "Gelu"
+
+    def is_beside_depthwise(self, node: onnx.NodeProto) -> bool:
+        """Whether a node reads a depthwise convolution, or nothing but such ones read it."""
+        readers = self.readers.get(node.output[0], [])
+        behind = bool(readers) and all(self.is_depthwise(reader) for reader in readers)
+        return behind or self.is_depthwise(self.makers[node.input[0]])
+
     def integer_nodes(
         self, keep_float: frozenset[str], engine: Engine = EITHER, attention: bool = False
     ) -> list[onnx.NodeProto]:
@@ -113,11 +126,11 @@ class Graph:
             if node.name in keep_float or node.output[0] in self.outputs:
                 continue
             gelu = node.op_type == "Gelu" and node.input[0] in leaving
+            gelu = gelu and (engine.between or self.is_beside_depthwise(node))
             residual = node.op_type == "Add" and self.feeds_only(node.output[0], "Gelu") and set(node.input) <= leaving
-            between = engine.between and (gelu or residual)
+            between = gelu or (engine.between and residual)
             products = attention and engine.attention and self.is_attention(node, leaving)
-            depthwise = self.is_depthwise(node) and (not engine.between or self.is_isolated(node))
-            linear = self.is_linear(node) and not depthwise
+            linear = self.is_linear(node) and not self.is_float_depthwise(node, engine)
             if linear or between or products:
                 chosen.append(node)
                 if not products:

@@ -5,6 +5,7 @@ from typing import Any
 
 import onnx
 
+from tinysam.calibration.gelu import gelu_source
 from tinysam.calibration.onnx_cheap import linear_convolutions, make_cheap
 from tinysam.calibration.onnx_graph import Graph
 from tinysam.calibration.onnx_qdq import Plan, QdqWriter
@@ -25,6 +26,8 @@ class OnnxScheme:
     """Names of those of them whose weights are stored as int8."""
     attention: bool = False
     """Whether the products of attention become integer too, which saves time in the encoder only."""
+    half: bool = False
+    """Whether float operations may compute in fp16."""
 
     @property
     def signed(self) -> bool:
@@ -45,9 +48,10 @@ def quantize_onnx(
     Raises:
         CalibrationError: a tensor has no range.
     """
-    linear, sources = linear_convolutions(model, scheme.keep_float)
+    linear, sources = linear_convolutions(model, scheme.keep_float | before_gelu(Graph(model), scheme.keep_float))
     nodes = Graph(linear).integer_nodes(scheme.keep_float, ONNX, scheme.attention)
     ranges = found.ranges | {name: found.ranges[source] for name, source in sources.items()}
+    ranges |= {node.input[0]: gelu_source(ranges[node.input[0]]) for node in nodes if node.op_type == "Gelu"}
     plan = Plan(
         signed=scheme.signed,
         nodes={node.name for node in nodes},
@@ -63,5 +67,11 @@ def quantize_onnx(
         "float_nodes": sorted(scheme.keep_float),
     }
     quantized = QdqWriter(linear, plan).write()
-    make_cheap(quantized)
+    make_cheap(quantized, scheme.half and scheme.signed)
     return quantized, facts
+
+
+def before_gelu(graph: Graph, keep_float: frozenset[str]) -> frozenset[str]:
+    """Names of the convolutions that give integers to an integer GELU, which as linear layers would cost more."""
+    gelus = [node for node in graph.integer_nodes(keep_float, ONNX) if node.op_type == "Gelu"]
+    return frozenset(graph.makers[node.input[0]].name for node in gelus)

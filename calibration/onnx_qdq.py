@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper
 
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.errors import CalibrationError
+from tinysam.calibration.gelu import SLOPE, gate_params
 from tinysam.calibration.onnx_graph import Graph
 from tinysam.calibration.qparams import QParams, quantize_weight, weight_scales
 
@@ -95,14 +96,15 @@ class QdqWriter:
     def dequantized(self, tensor: str, reader: str) -> str:
         """A float view of the integer version, of its own for every reader: fusion needs that."""
         name = f"{tensor}.dq.{reader}"
-        self.nodes.append(
-            helper.make_node(
-                "DequantizeLinear",
-                [self.quantized(tensor), *self.scale_and_zero(tensor, self.params(tensor))],
-                [name],
-                name,
-            )
-        )
+        inputs = [self.quantized(tensor), *self.scale_and_zero(tensor, self.params(tensor))]
+        self.nodes.append(helper.make_node("DequantizeLinear", inputs, [name], name))
+        return name
+
+    def view(self, tensor: str, params: QParams, reader: str) -> str:
+        """The integer version of an activation, read with other parameters than it was written with."""
+        name = f"{tensor}.view.{reader}"
+        inputs = [self.quantized(tensor), *self.scale_and_zero(name, params)]
+        self.nodes.append(helper.make_node("DequantizeLinear", inputs, [name], name))
         return name
 
     def weight(self, tensor: str, axis: int) -> tuple[str, Floats]:
@@ -158,6 +160,16 @@ class QdqWriter:
             inputs.append(self.bias(node.input[2], node.name, scales * np.float32(self.params(source).scale)))
         self.emit(node, inputs)
 
+    def gelu(self, node: onnx.NodeProto) -> None:
+        """GELU as an integer sigmoid and an integer product, see `tinysam.calibration.gelu`."""
+        source, gate = node.input[0], f"{node.output[0]}.gate"
+        view = self.view(source, self.params(source).stretched(SLOPE), gate)
+        self.nodes.append(helper.make_node("Sigmoid", [view], [gate], gate))
+        written, read = gate_params(self.plan.signed)
+        self.plan.activations[gate] = written
+        product = helper.make_node("Mul", [], [node.output[0]], node.name)
+        self.emit(product, [self.dequantized(source, node.name), self.view(gate, read, node.name)])
+
     def attention(self, node: onnx.NodeProto) -> None:
         """Product of two integer activations with a float result.
 
@@ -204,6 +216,7 @@ class QdqWriter:
         writers = {
             "Conv": self.linear,
             "Gemm": self.linear,
+            "Gelu": self.gelu,
             "MatMul": self.attention,
         }
         for node in self.graph.node:
@@ -216,7 +229,7 @@ class QdqWriter:
 
     def leaves_as_integer(self, node: onnx.NodeProto) -> bool:
         """Whether the node's output is quantized: not of a MatMul, nor of a Gemm that feeds float nodes."""
-        if node.op_type == "Conv":
+        if node.op_type in ("Conv", "Gelu"):
             return True
         readers = self.lookup.final_readers(node.output[0])
         return node.op_type == "Gemm" and bool(readers) and all(reader.name in self.plan.nodes for reader in readers)

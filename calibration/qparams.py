@@ -34,6 +34,10 @@ class QParams:
         """Smallest and largest integer."""
         return (-128, 127) if self.signed else (0, 255)
 
+    def stretched(self, factor: float) -> "QParams":
+        """The same integers read as numbers `factor` times as large."""
+        return QParams(float(np.float32(self.scale * factor)), self.zero_point, self.signed)
+
 
 def activation_qparams(span: Range, signed: bool) -> QParams:
     """Asymmetric parameters that cover the range and represent zero exactly."""

@@ -10,15 +10,21 @@
 
        s = (max - min) / 255,  z = round(-min / s),  x' = s (clamp(round(x / s) + z, 0, 255) - z)
 
-3. Straight-through: gradients pass as if nothing had been rounded.
+3. In the bottlenecks of TinyViT's convolutional stage also what GELU reads, which ONNX Runtime computes from integers.
+4. Straight-through: gradients pass as if nothing had been rounded.
 
-Softmax, layer norm and residual sums stay in float, as in the exported files. Ranges are the batch's own, so that
+Softmax, layer norm and residual sums stay in float, as in the exported files, and so do the convolutions that are float
+in both engines (`tinysam.calibration.operations`): those that read the photograph, TinyViT's mergings, and depthwise ones
+of the residual stream. Ranges are the batch's own, so that
 nothing has to be stored and a resumed run continues exactly.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from tinysam.models.layers import ConvNorm
+from tinysam.models.tinyvit import MBConv, PatchEmbed, PatchMerging, TinyViTBlock
 
 SMALLEST = 1e-8
 """Least scale: a channel or tensor of zeros stays zero."""
@@ -59,10 +65,27 @@ class RoundedLinear(nn.Linear):
         return F.linear(round_activations(input), round_weights(self.weight), self.bias)
 
 
+class RoundedResult(ConvNorm):
+    """A convolution and its batch norm, whose result is rounded."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return round_activations(super().forward(x))
+
+
+def float_modules(encoder: nn.Module) -> set[nn.Module]:
+    """Modules that are float in the files of both engines."""
+    kept = [module for module in encoder.modules() if isinstance(module, PatchEmbed | PatchMerging)]
+    kept += [module.local_conv for module in encoder.modules() if isinstance(module, TinyViTBlock)]
+    return {module for part in kept for module in part.modules()}
+
+
 def fake_quantize(encoder: nn.Module) -> None:
-    """Makes every convolution and linear layer round; parameters and their names stay."""
+    """Makes convolutions and linear layers round that are integer in a file; parameters and their names stay."""
+    kept = float_modules(encoder)
     for module in encoder.modules():
-        if type(module) is nn.Conv2d:
+        if type(module) is nn.Conv2d and module not in kept:
             module.__class__ = RoundedConv2d
         elif type(module) is nn.Linear:
             module.__class__ = RoundedLinear
+        elif isinstance(module, MBConv):
+            module.conv1.__class__ = module.conv2.__class__ = RoundedResult

@@ -34,10 +34,16 @@ OPSET = 20
 """First opset with `Gelu` as one operation; `LayerNormalization` has been one since 17."""
 
 
-def int8_graph(part: Part, keep_float: frozenset[str]) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """INT8 graph that takes what the float graph takes, and what the manifest says of it."""
-    kept = keep_float | part.always_float(operations.ONNX)
-    scheme = OnnxScheme(part.target, kept, part.stored, part.name == "encoder")
+def int8_graph(part: Part, keep_float: frozenset[str], half: bool = False) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """INT8 graph that takes what the float graph takes, and what the manifest says of it.
+
+    Args:
+        part: encoder or decoder.
+        keep_float: nodes that stay float.
+        half: whether float operations of an encoder may compute in fp16.
+    """
+    kept, encoder = keep_float | part.always_float(operations.ONNX), part.name == "encoder"
+    scheme = OnnxScheme(part.target, kept, part.stored, attention=encoder, half=half and encoder)
     return quantize_onnx(part.graph, part.found, scheme)
 
 
@@ -48,7 +54,7 @@ class OnnxQuantizer(Quantizer):
 
     def write_int8(self, keep_float: frozenset[str]) -> dict[str, Any]:
         """See `Quantizer.write_int8`."""
-        model, facts = int8_graph(self.part, keep_float)
+        model, facts = int8_graph(self.part, keep_float, self.half)
         if self.part.name == "encoder":
             take_pixels_onnx(model, MEAN, STD)
         onnx.save(model, self.path("int8"))

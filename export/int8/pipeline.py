@@ -53,13 +53,7 @@ SEARCH_START = "mse"
 
 def quantization_steps(settings: ExportSettings) -> int:
     """How many steps `Quantization.run` shows."""
-    return (
-        1
-        + (settings.ranges == "search")
-        + bool(settings.formats_with("fp16"))
-        + 3 * ("int8" in settings.precisions)
-        + ("fp16" in settings.precisions)
-    )
+    return 2 + (settings.ranges == "search") + 3 * ("int8" in settings.precisions) + ("fp16" in settings.precisions)
 
 
 @dataclass(frozen=True)
@@ -94,11 +88,9 @@ class Quantization:
         }
         some = runs[:: max(1, len(runs) // SENSITIVITY_IMAGES)][:SENSITIVITY_IMAGES]
         judge = float_judge(floats, [run.feed for run in some], self.settings.seed, self.choose)
-        files, trial = [], None
-        if self.settings.formats_with("fp16"):
-            trial = self.try_half(parts, floats, runs, judge)
-        quantizers = quantizers_of(parts, self.settings.formats, half=trial is not None and trial.passed)
-        if trial is not None and "fp16" in self.settings.precisions:
+        trial, files = self.try_half(parts, floats, runs, judge), []
+        quantizers = quantizers_of(parts, self.settings.formats, trial.passed)
+        if "fp16" in self.settings.precisions:
             files += self.write_half(quantizers, trial)
         if "int8" in self.settings.precisions:
             files += self.write_int8(floats, calibration, parts, quantizers, judge)

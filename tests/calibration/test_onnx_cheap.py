@@ -44,18 +44,23 @@ def cheap(model: onnx.ModelProto) -> onnx.ModelProto:
     return changed
 
 
-def norm(shape: tuple[int | str, ...], scale: float = 1.0) -> onnx.ModelProto:
-    node = helper.make_node("LayerNormalization", ["x", "scale", "bias"], ["y"], "norm", axis=-1, epsilon=1e-3)
-    return graph([node], shape, {"scale": np.full(16, scale), "bias": np.zeros(16)})
+def norm(shape: tuple[int | str, ...], scale: float = 1.0, bias: float = 0.0, axis: int = -1) -> onnx.ModelProto:
+    node = helper.make_node("LayerNormalization", ["x", "scale", "bias"], ["y"], "norm", axis=axis, epsilon=1e-3)
+    return graph([node], shape, {"scale": scale * values(16) ** 2 + scale, "bias": bias * values(16)})
 
 
-def test_a_plain_norm_of_rows_has_them_as_channels() -> None:
-    model, x = norm((24, 16)), 0.05 * values(24, 16)  # so small that epsilon counts
-    assert "InstanceNormalization" in kinds(cheap(model))
+@pytest.mark.parametrize("shape", [(24, 16), (1, 6, 4, 16)])
+@pytest.mark.parametrize(("scale", "bias"), [(0.0, 0.0), (2.0, 0.0), (2.0, 3.0)])
+def test_a_norm_of_rows_has_them_as_channels(shape: tuple[int, ...], scale: float, bias: float) -> None:
+    model, x = norm(shape, scale, bias), 0.05 * values(*shape)  # so small that epsilon counts
+    if not scale:
+        model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones(16, np.float32), "scale"))
+    assert "LayerNormalization" not in kinds(cheap(model))
+    assert (kinds(cheap(model)).count("Mul"), kinds(cheap(model)).count("Add")) == (scale != 0, bias != 0)
     np.testing.assert_allclose(run(cheap(model), x), run(model, x), atol=1e-5)
 
 
-@pytest.mark.parametrize("model", [norm((24, 16), 2.0), norm(("rows", 16)), norm((1, 24, 16))])
+@pytest.mark.parametrize("model", [norm(("rows", 16)), norm((24, 16), axis=0)])
 def test_other_norms_stay(model: onnx.ModelProto) -> None:
     assert kinds(cheap(model)) == ["LayerNormalization"]
 
@@ -111,3 +116,62 @@ def test_other_convolutions_stay(make: Callable[[], onnx.ModelProto]) -> None:
 
 def test_a_convolution_that_is_to_stay_float_stays() -> None:
     assert kinds(linear_convolutions(convolution(), frozenset({"conv"}))[0]) == ["Conv"]
+
+
+def gelus(groups: int = 1) -> onnx.ModelProto:
+    """Convolution, GELU, convolution, GELU that is read twice."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], "first"),
+        helper.make_node("Gelu", ["a"], ["b"], "g1", approximate="tanh"),
+        helper.make_node("Conv", ["b", "w2", "bias"], ["c"], "second", group=groups),
+        helper.make_node("Gelu", ["c"], ["d"], "g2", approximate="tanh"),
+        helper.make_node("Conv", ["d", "w3"], ["e"], "third"),
+        helper.make_node("Add", ["d", "e"], ["y"], "sum"),
+    ]
+    shapes = {"w1": (8, 3, 1, 1), "w2": (8, 8 // groups, 3, 3), "bias": (8,), "w3": (8, 8, 1, 1)}
+    stored = [numpy_helper.from_array(0.3 * rng.normal(size=s).astype(np.float32), n) for n, s in shapes.items()]
+    sizes = {"x": (1, 3, 9, 9), "y": (1, 8, 7, 7)}
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in sizes.items()]
+    made = helper.make_graph(nodes, "g", values[:1], values[1:], stored)
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def halves(model: onnx.ModelProto) -> onnx.ModelProto:
+    changed = onnx.ModelProto.FromString(model.SerializeToString())
+    make_cheap(changed, half=True)
+    onnx.checker.check_model(changed, full_check=True)
+    return changed
+
+
+def test_results_differ_by_rounding_to_fp16_only() -> None:
+    x = np.random.default_rng(1).normal(size=(1, 3, 9, 9)).astype(np.float32)
+    exact, rounded = run(gelus(), x), run(halves(gelus()), x)
+    assert 1e-5 < np.linalg.norm(rounded - exact) / np.linalg.norm(exact) < 2e-3
+
+
+def in_half(model: onnx.ModelProto) -> set[str]:
+    """Names of the operations that give fp16."""
+    kinds = {
+        value.name: value.type.tensor_type.elem_type
+        for value in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
+    nodes = [node for node in model.graph.node if node.op_type != "Cast"]
+    return {node.name for node in nodes if kinds.get(node.output[0]) == TensorProto.FLOAT16}
+
+
+@pytest.mark.parametrize("groups", [1, 8])
+def test_convolutions_between_gelus_follow_them_and_what_others_read_comes_back(groups: int) -> None:
+    changed = halves(gelus(groups))
+    assert in_half(changed) == {"g1", "second", "g2", "third"}  # the first reads the image
+    assert sum(node.op_type == "Cast" for node in changed.graph.node) == 3  # a to fp16; d and e back, for the sum
+    stored = {tensor.name for tensor in changed.graph.initializer}
+    assert stored == {"w1", "w2.half", "bias.half", "w3.half"}
+
+
+def test_a_convolution_of_a_float_tensor_that_no_gelu_reads_stays_in_fp32() -> None:
+    model = gelus()
+    (third,) = (node for node in model.graph.node if node.name == "third")
+    third.input[0] = "d.float"
+    model.graph.node.insert(4, helper.make_node("Relu", ["d"], ["d.float"], "relu"))
+    assert in_half(halves(model)) == {"g1", "second", "g2"}

@@ -79,15 +79,14 @@ def test_target_decides_the_sign_of_activations_and_weights_stay_symmetric(sourc
             if node.op_type == "QuantizeLinear":
                 assert tensors[node.input[2]].data_type == kind
         weights = [onnx.numpy_helper.to_array(t) for name, t in tensors.items() if name.endswith(".int8")]
-        assert len(weights) == 4  # three layers and the large constant
+        assert len(weights) == 5  # four layers and the large constant
         assert min(int(weight.min()) for weight in weights) >= -127
 
 
-def test_no_weight_but_that_of_a_depthwise_convolution_is_left_in_float(source: Path, tmp_path: Path) -> None:
+def test_no_weight_is_left_in_float(source: Path, tmp_path: Path) -> None:
     quantize(source, tmp_path / "int8.onnx", calibrate(onnx.load(source), feeds(), "mse"), OnnxScheme("x86"))
     constants = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(tmp_path / "int8.onnx").graph.initializer}
     assert {name for name, values in constants.items() if values.dtype == np.float32 and values.ndim > 1} == {
-        "depthwise.weight",
         "table.scale",
     }
 
@@ -149,3 +148,43 @@ def test_graph_outputs_stay_float(source: Path) -> None:
     graph = Graph(onnx.load(source))
     chosen = graph.integer_nodes(frozenset())
     assert not {node.output[0] for node in chosen} & graph.outputs
+
+
+class Bottleneck(nn.Module):
+    """A residual bottleneck of convolutions, and a depthwise convolution of the residual stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expand, self.project = nn.Conv2d(8, 16, 1), nn.Conv2d(16, 8, 1)
+        self.depthwise, self.local = (nn.Conv2d(n, n, 3, padding=1, groups=n) for n in (16, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        act = nn.functional.gelu
+        x = x + self.project(act(self.depthwise(act(self.expand(x)))))
+        return self.local(x).relu()
+
+
+def test_a_bottleneck_is_integer_up_to_its_last_result(tmp_path: Path) -> None:
+    to_onnx(Bottleneck().eval(), {"x": torch.randn(1, 8, 9, 11)}, ("y",), tmp_path / "float.onnx")
+    model = onnx.load(tmp_path / "float.onnx")
+    feed = {"x": np.random.default_rng(0).normal(size=(1, 8, 9, 11)).astype(np.float32)}
+    found = calibrate(model, [feed], "minmax")
+    quantized, facts = quantize_onnx(model, found, OnnxScheme("arm"))
+    assert facts["integer_operations"] == ["Conv", "Gelu", "Gemm"]
+    integer = {tensor.name.removesuffix(".weight.int8") for tensor in quantized.graph.initializer}
+    assert integer & {"expand", "depthwise", "project", "local"} == {"expand", "depthwise", "project"}
+    kinds = [node.op_type for node in quantized.graph.node]
+    assert (kinds.count("Sigmoid"), kinds.count("Gelu"), kinds.count("Gemm")) == (2, 0, 1)  # project gives floats
+    onnx.save(quantized, tmp_path / "int8.onnx")
+    expected, got = (run(tmp_path / name, feed) for name in ("float.onnx", "int8.onnx"))
+    assert np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.03
+
+
+def test_float_operations_may_compute_in_fp16_for_arm_only(source: Path) -> None:
+    model = onnx.load(source)
+    found = calibrate(model, feeds(), "mse")
+    casts = [
+        sum(node.op_type == "Cast" for node in quantize_onnx(model, found, scheme)[0].graph.node)
+        for scheme in (OnnxScheme("arm"), OnnxScheme("arm", half=True), OnnxScheme("x86", half=True))
+    ]
+    assert casts[1] > casts[0] == casts[2]

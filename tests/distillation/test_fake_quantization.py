@@ -44,5 +44,16 @@ def test_a_rounded_encoder_is_close_to_its_float_self_and_has_the_same_parameter
         rounded = model.encode(image)
     assert list(model.state_dict()) == names
     assert [type(module) for module in model.mask_decoder.modules()] == decoder
-    assert not any(type(module) in (nn.Conv2d, nn.Linear) for module in model.image_encoder.modules())
+    exact_layers = {n for n, m in model.image_encoder.named_modules() if type(m) in (nn.Conv2d, nn.Linear)}
+    assert all("patch_embed" in name or "downsample" in name or "local_conv" in name for name in exact_layers)
+    assert len(exact_layers) == 2 + 3 * 3 + 10  # before the stages, between them, one of each attention block
     assert 0.9 < F.cosine_similarity(exact.flatten(), rounded.flatten(), dim=0).item() < 0.99999
+
+
+def test_what_a_bottleneck_gives_to_gelu_is_rounded_and_what_it_gives_to_the_stream_is_not():
+    block = load(get_variant("nano"), None, 224).image_encoder.layers[0].blocks[0]
+    fake_quantize(block)
+    x = torch.randn(1, block.conv1.c.in_channels, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        results = block.conv1(x), block.conv2(F.gelu(block.conv1(x))), block.conv3(F.gelu(block.conv1(x)))
+    assert [len(result.unique()) <= 256 for result in results] == [True, True, False]
