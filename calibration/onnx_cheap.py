@@ -15,7 +15,7 @@ Only what has fixed shapes is rewritten.
 Float operations of an encoder may compute in fp16, for which ONNX Runtime has fast kernels of a few: GELU takes 5.3, a
 conversion 1.5 each way, a depthwise convolution of stride 2 17 in place of 71, of stride 1 14 in place of 12. The
 second convolution of nano takes 14 million in place of 32, one of one pixel from 32 to 128 channels 10 in place of 20.
-All else is no cheaper or scalar code: additions and products (43), quantizing (34), softmax, layer norms, linear layers.
+All else is no cheaper or scalar: additions and products (43), quantizing (34), softmax, layer norms, linear layers.
 On processors without such arithmetic (Cortex-A72, x86) ONNX Runtime computes the same operations in fp32.
 """
 

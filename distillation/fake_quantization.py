@@ -14,9 +14,9 @@
 4. Straight-through: gradients pass as if nothing had been rounded.
 
 Softmax, layer norm and residual sums stay in float, as in the exported files, and so do the convolutions that are float
-in both engines (`tinysam.calibration.operations`): those that read the photograph, TinyViT's mergings, and depthwise ones
-of the residual stream. Ranges are the batch's own, so that
-nothing has to be stored and a resumed run continues exactly.
+in both engines (`tinysam.calibration.operations`): those that read the photograph, TinyViT's mergings, and depthwise
+ones of the residual stream. Ranges are the batch's own, so that nothing has to be stored and a resumed run continues
+exactly.
 """
 
 import torch
