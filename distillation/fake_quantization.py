@@ -74,8 +74,12 @@ class RoundedResult(ConvNorm):
 
 def float_modules(encoder: nn.Module) -> set[nn.Module]:
     """Modules that are float in the files of both engines."""
-    kept = [module for module in encoder.modules() if isinstance(module, PatchEmbed | PatchMerging)]
-    kept += [module.local_conv for module in encoder.modules() if isinstance(module, TinyViTBlock)]
+    kept: list[nn.Module] = []
+    for module in encoder.modules():
+        if isinstance(module, PatchEmbed | PatchMerging):
+            kept.append(module)
+        elif isinstance(module, TinyViTBlock):
+            kept.append(module.local_conv)
     return {module for part in kept for module in part.modules()}
 
 

@@ -88,7 +88,8 @@ class Quantization:
         }
         some = runs[:: max(1, len(runs) // SENSITIVITY_IMAGES)][:SENSITIVITY_IMAGES]
         judge = float_judge(floats, [run.feed for run in some], self.settings.seed, self.choose)
-        trial, files = self.try_half(parts, floats, runs, judge), []
+        trial = self.try_half(parts, floats, runs, judge)
+        files: list[ModelFile] = []
         quantizers = quantizers_of(parts, self.settings.formats, trial.passed)
         if "fp16" in self.settings.precisions:
             files += self.write_half(quantizers, trial)
