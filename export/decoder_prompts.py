@@ -49,7 +49,7 @@ class MaskPrompt(nn.Module):
         self.norm1, self.norm2 = norm1, norm2
         self.act = act
         self.no_mask: Tensor
-        self.register_buffer("no_mask", encoder.no_mask_embed.weight.detach()[None].clone())
+        self.register_buffer("no_mask", encoder.no_mask_embed.weight.detach()[0].clone())  # (dim,)
         rows = [last.weight.flatten(1).T, last.bias[None], encoder.no_mask_embed.weight]
         self.last = nn.Parameter(torch.cat(rows).detach().clone())  # (channels + 2, dim)
 

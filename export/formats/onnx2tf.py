@@ -7,7 +7,7 @@ their weights, are converted together here.
 onnx2tf keeps images channel-last and recognizes a change between the two layouts by the shapes on both sides. Where a
 square map has as many channels as its side is long (128 in the second stage of TinyViT-5M at 1024), the shapes are
 equal and it transposes a tensor that is channel-last already, without a warning. Its parameter replacement file, which
-`write_hints` writes, corrects that.
+`write_hints` writes, corrects that; what no parameter can correct, `tinysam.export.formats.square` does.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ import numpy.typing as npt
 import onnx
 
 from tinysam.export.errors import ExportError
+from tinysam.export.formats.square import keep_square_layouts
 
 Array = npt.NDArray[np.float32]
 TO_LAST, TO_FIRST, STAY = [0, 2, 3, 1], [0, 3, 1, 2], [0, 1, 2, 3]
@@ -137,7 +138,7 @@ def to_tflite(signatures: list[TFLiteSignature], path: Path) -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        with quiet(), same_recursion_limit(), tempfile.TemporaryDirectory() as name:
+        with quiet(), same_recursion_limit(), keep_square_layouts(), tempfile.TemporaryDirectory() as name:
             content = convert(signatures, Path(name))
     except Exception as error:  # the converters raise whatever happens to go wrong inside them
         reason = str(error).strip().splitlines() or [type(error).__name__]

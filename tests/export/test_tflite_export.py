@@ -11,10 +11,13 @@ from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
 from tests.models.golden import relative_error
+from tinysam.export.decoder_graph import AttendStage, decoder_graph
 from tinysam.export.errors import ExportError
 from tinysam.export.formats.onnx import to_onnx
 from tinysam.export.formats.onnx2tf import TFLiteSignature, layout_hints, to_tflite
 from tinysam.export.tinyvit_graph import to_map, to_rows
+from tinysam.models import VARIANTS, Sam
+from tinysam.models.layers import LayerNorm2d
 
 SIDE = 16
 
@@ -29,6 +32,25 @@ class Ambiguous(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.last(to_map(self.linear(to_rows(self.first(x))), SIDE))
+
+
+class Cells(nn.Module):
+    """What the decoder does with as many cells as channels, and with a mask prompt as deep as its side is long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        cells = SIDE * SIDE
+        self.conv, self.map_norm, self.widen = nn.Conv2d(3, SIDE, 1), LayerNorm2d(SIDE), nn.Linear(SIDE, cells)
+        self.position = nn.Parameter(torch.randn(1, cells, cells))
+        self.norm, self.tokens = nn.LayerNorm(cells), nn.Parameter(torch.randn(1, 5, cells))
+        for norm in (self.map_norm, self.norm):
+            nn.init.normal_(norm.weight)
+            nn.init.normal_(norm.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        dense = nn.functional.gelu(self.map_norm(self.conv(x))).flatten(2).transpose(1, 2)
+        cells = self.norm(self.widen(dense) + self.position)
+        return (self.tokens @ (cells + self.position).transpose(1, 2)).softmax(-1) @ cells
 
 
 @pytest.fixture
@@ -62,6 +84,47 @@ def test_an_ambiguous_map_keeps_its_layout_and_needs_no_transposition(tmp_path: 
         expected = model(image).permute(0, 2, 3, 1)
     assert relative_error(found, expected) < 1e-5
     assert "TRANSPOSE" not in {operation["op_name"] for operation in interpreter._get_ops_details()}
+
+
+def converted(model: nn.Module, inputs: dict[str, torch.Tensor], images: tuple[str, ...], folder: Path) -> float:
+    """Relative error of the TFLite file's first output, y, which is no map."""
+    to_onnx(model, inputs, ("y",), folder / "graph.onnx")
+    arrays = {name: value.numpy() for name, value in inputs.items()}
+    to_tflite([TFLiteSignature("run", folder / "graph.onnx", arrays, ("y",), images)], folder / "graph.tflite")
+    feed = {name: value.transpose(0, 2, 3, 1) if name in images else value for name, value in arrays.items()}
+    found = Interpreter(str(folder / "graph.tflite")).get_signature_runner("run")(**feed)["y"]
+    with torch.no_grad():
+        return relative_error(found, model(*inputs.values()))
+
+
+def test_as_many_cells_as_channels(tmp_path: Path, image: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    assert converted(Cells().eval(), {"image": image}, ("image",), tmp_path) < 1e-5
+
+
+class AttendedCells(nn.Module):
+    """The cells that the first half of a decoder in two calls gives."""
+
+    def __init__(self, stage: AttendStage) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        cells: torch.Tensor = self.stage(*inputs)[0]
+        return cells
+
+
+def test_a_decoder_with_as_many_cells_as_channels(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = VARIANTS["nano"].encoder.build(224)
+    sam = Sam(encoder, 4 * encoder.sizes.stride, mlp_dim=16, embed_dim=16)
+    stage = AttendedCells(AttendStage(decoder_graph(sam, (0, 1, 2, 3), channels_last=True))).eval()
+    inputs = {
+        "image_embeddings": torch.randn(1, 4, 4, 16),
+        "point_coords": 64 * torch.rand(1, 2, 2),
+        "point_labels": torch.tensor([[1.0, -1.0]]),
+    }
+    assert converted(stage, inputs, (), tmp_path) < 1e-5
 
 
 def test_a_failing_conversion_is_one_line_and_leaves_no_file(tmp_path: Path) -> None:
