@@ -34,7 +34,7 @@ push-android: bundle-android ## Copy to an Android device by adb
 test-arm: setup ## The whole emulated ARM matrix: Debian 12 and 13, Raspberry Pi 4 and 5 (about 20 minutes)
 	ARM_MATRIX=docs/raspberry-pi.md $(PY) -m pytest tests/device
 
-arm-half: setup ## Masks of the fp16 and INT8 TFLite files on an emulated Cortex-A76, against fp32 (ARGS="--count 3")
+arm-half: setup ## Masks of the fp16 and INT8 files on an emulated Cortex-A76, against fp32 (ARGS="--count 3")
 	$(PY) -m tinysam.device.arm.half $(MODEL_OPTION) $(ARGS)
 
 arm-cost: setup ## Instructions per inference on a Raspberry Pi 4 and 5 (ARGS="--ops --cpu cortex-a76")

@@ -64,7 +64,7 @@ VARIANTS = {
                 "stability_score_thresh": 0.5,
                 "coarse_logit_thresh": 2.0,
                 "coarse_agreement": 20,
-                "coarse_share": 0.28,
+                "coarse_share": 0.36,
             },
         ),
         Variant("tinysam", TINYVIT_5M, 1024, single_mask=False, mask_choice="best"),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinysam import runtime
 from tinysam.device.arm.root import Board, Release, board_root, build_once, build_tools
 from tinysam.device.arm.wheels import download, install
 
@@ -96,6 +97,12 @@ class Emulator:
         """Run a dynamic program of the tools folder with that folder's own C library, whatever the host has."""
         libraries = ":".join(str(self.tools / name) for name in HOST_LIBRARIES)
         return [str(self.tools / "lib64/ld-linux-x86-64.so.2"), "--library-path", libraries]
+
+
+def link_runtime(packages: Path) -> None:
+    """Put `tinysam.runtime`, as it is here, into a new folder for the PYTHONPATH of an emulated Python."""
+    (packages / "tinysam").mkdir(parents=True)
+    (packages / "tinysam" / "runtime").symlink_to(Path(runtime.__file__).parent.resolve())
 
 
 def build_emulator(release: Release, board: Board, cache: Path, *, engines: bool = True) -> Emulator:

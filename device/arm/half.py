@@ -1,7 +1,7 @@
-"""The command `make arm-half`: masks of TFLite files on an emulated Cortex-A76, whose arithmetic really is fp16.
+"""The command `make arm-half`: masks of fp16 and INT8 files on an emulated Cortex-A76, whose arithmetic really is fp16.
 
 1. The fp32 files of an artifact folder segment photographs on the host: clicks on a grid, and the boxes of their masks.
-2. The files of each precision get the same encoder inputs and prompts on the emulated board.
+2. The files of each format and precision get the same encoder inputs and prompts on the emulated board.
 3. What counts is the IoU of the masks that a user would get with those of step 1.
 """
 
@@ -19,15 +19,16 @@ from PIL import Image
 
 from tinysam.device.arm import half_guest
 from tinysam.device.arm.debian import DebianUnavailable
-from tinysam.device.arm.emulator import Emulator, build_emulator
+from tinysam.device.arm.emulator import Emulator, build_emulator, link_runtime
 from tinysam.device.arm.root import BOARDS, BOOKWORM, cache_folder
 from tinysam.device.arm.wheels import WheelsUnavailable
-from tinysam.runtime.engines.formats import TFLITE
+from tinysam.runtime.engines.formats import FORMATS, FileFormat
 from tinysam.runtime.errors import TinySamError
 from tinysam.runtime.geometry import Frame
 from tinysam.runtime.graphs import Graphs
 from tinysam.runtime.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING, POSITIVE
 from tinysam.runtime.locate import find_artifacts
+from tinysam.runtime.manifest import read_manifest
 from tinysam.runtime.mask_choice import choose_mask, is_ambiguous
 from tinysam.runtime.preprocess import resize
 
@@ -50,7 +51,7 @@ def photographs(folder: Path | None, count: int) -> list[Image.Image]:
     return [Image.open(path).convert("RGB") for path in paths[:count]]
 
 
-def run_files(files: tuple[Path, Path], inputs: Arrays, board: Emulator | None) -> Arrays:
+def run_graphs(graphs: Graphs, inputs: Arrays, board: Emulator | None) -> Arrays:
     """Masks and predicted IoU for prompts, on the emulated board or, without one, on this machine.
 
     Raises:
@@ -59,13 +60,18 @@ def run_files(files: tuple[Path, Path], inputs: Arrays, board: Emulator | None) 
     with tempfile.TemporaryDirectory() as name:
         source, destination = Path(name) / "in.npz", Path(name) / "out.npz"
         np.savez(source, **inputs)
-        arguments = [str(path.resolve()) for path in files] + [str(source), str(destination)]
+        arguments = [str(graphs.folder.resolve()), graphs.backend, graphs.precision, str(source), str(destination)]
         if board is None:
             half_guest.main(*arguments)
         else:
-            done = board.python([half_guest.__file__, *arguments])
+            packages = Path(name) / "packages"
+            link_runtime(packages)
+            done = board.python(
+                [half_guest.__file__, *arguments], environment={"PYTHONPATH": f"{board.site}:{packages}"}
+            )
             if done.returncode != 0:
-                raise RuntimeError(f"{files[0].name} on {CPU}: {(done.stderr.splitlines() or ['no message'])[-1]}")
+                message = (done.stderr.splitlines() or ["no message"])[-1]
+                raise RuntimeError(f"{graphs.backend} {graphs.precision} on {CPU}: {message}")
         with np.load(destination) as found:
             return dict(found)
 
@@ -114,40 +120,43 @@ def encoder_inputs(graphs: Graphs, pictures: list[Image.Image]) -> Arrays:
     return {f"image_{i}": image for i, image in enumerate(made)}
 
 
-def compare(folder: Path, pictures: list[Image.Image], precisions: list[str], board: Emulator) -> dict[str, Arrays]:
-    """Precision -> kind of prompt -> IoU of every mask with that of the fp32 files on this machine."""
-    graphs = {one: Graphs(folder, TFLITE.name, one, 1) for one in ("fp32", *precisions)}
-    files = {
-        one: (folder / TFLITE.file_name("encoder", one), folder / TFLITE.file_name("decoder", one)) for one in graphs
-    }
+def compare(
+    folder: Path, form: FileFormat, pictures: list[Image.Image], precisions: list[str], board: Emulator
+) -> dict[str, Arrays]:
+    """Precision and place -> kind of prompt -> IoU of every mask with that of the fp32 files on this machine."""
+    graphs = {one: Graphs(folder, form.name, one, 1) for one in ("fp32", *precisions)}
     images = encoder_inputs(graphs["fp32"], pictures)
     prompts: dict[str, Arrays] = {"click": {}, "box": {}}
     side = graphs["fp32"].manifest.image_size
     for i, picture in enumerate(pictures):
         coords, labels = clicks_of(Frame((picture.height, picture.width), side))
         prompts["click"] |= {f"coords_{i}": coords, f"labels_{i}": labels}
-    expected = {"click": run_files(files["fp32"], images | prompts["click"], None)}
+    expected = {"click": run_graphs(graphs["fp32"], images | prompts["click"], None)}
     for i in range(len(pictures)):
         coords, labels = boxes_of(chosen(expected["click"], prompts["click"], i, graphs["fp32"]))
         prompts["box"] |= {f"coords_{i}": coords, f"labels_{i}": labels}
-    expected["box"] = run_files(files["fp32"], images | prompts["box"], None)
+    expected["box"] = run_graphs(graphs["fp32"], images | prompts["box"], None)
+
+    def agreement(kind: str, found: Arrays, one: str) -> NDArray[np.float64]:
+        asked, ious = prompts[kind], []
+        for i in range(len(pictures)):
+            masks = chosen(expected[kind], asked, i, graphs["fp32"])
+            ious.append(iou(chosen(found, asked, i, graphs[one]), masks))
+        return np.concatenate(ious)
+
     result: dict[str, Arrays] = {}
     for one in precisions:
+        own = encoder_inputs(graphs[one], pictures)
         for place, where in (("on this machine", None), (f"on {CPU}", board)):
-            own = encoder_inputs(graphs[one], pictures)
-            found = {kind: run_files(files[one], own | asked, where) for kind, asked in prompts.items()}
-            result[f"{one} {place}"] = {
-                kind: np.concatenate(
-                    [
-                        iou(
-                            chosen(found[kind], asked, i, graphs[one]), chosen(expected[kind], asked, i, graphs["fp32"])
-                        )
-                        for i in range(len(pictures))
-                    ]
-                )
-                for kind, asked in prompts.items()
-            }
+            found = {kind: run_graphs(graphs[one], own | asked, where) for kind, asked in prompts.items()}
+            result[f"{form.title} {one} {place}"] = {kind: agreement(kind, found[kind], one) for kind in prompts}
     return result
+
+
+def precisions_of(folder: Path, form: FileFormat) -> list[str]:
+    """fp16 and INT8, as far as the folder has files of a format in them."""
+    have = {(file.engine, file.precision) for file in read_manifest(folder).files}
+    return [one for one in ("fp16", "int8") if (form.name, one) in have]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -156,19 +165,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, metavar="DIR", help="artifact folder")
     parser.add_argument("--images", type=Path, help="folder of photographs (default: scikit-image's)")
     parser.add_argument("--count", type=int, default=5, help="photographs (default: 5)")
-    parser.add_argument("--precision", nargs="+", default=["fp16", "int8"], help="default: fp16 int8")
+    parser.add_argument("--backend", nargs="+", choices=list(FORMATS), default=list(FORMATS), help="default: both")
     options = parser.parse_args(arguments)
     try:
         folder, pictures = find_artifacts(options.model), photographs(options.images, options.count)
         board = build_emulator(BOOKWORM, BOARDS[CPU], cache_folder())
-        found = compare(folder, pictures, options.precision, board)
+        found: dict[str, Arrays] = {}
+        for form in (FORMATS[name] for name in options.backend):
+            found |= compare(folder, form, pictures, precisions_of(folder, form), board)
     except (TinySamError, DebianUnavailable, WheelsUnavailable, OSError, ValueError, RuntimeError) as error:
         print(f"arm-half: {error}", file=sys.stderr)
         return 1
     print(f"{len(pictures)} photographs, IoU with the masks of the fp32 files\n")
     for name, kinds in found.items():
         print(f"{name}: " + ", ".join(f"{kind} {v.mean():.4f} ({len(v)} prompts)" for kind, v in kinds.items()))
-    half = [values.mean() for name, kinds in found.items() if name.startswith("fp16") for values in kinds.values()]
+    half = [values.mean() for name, kinds in found.items() if " fp16 " in name for values in kinds.values()]
     return int(min(half, default=1.0) < LEAST)
 
 

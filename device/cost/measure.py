@@ -10,8 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tinysam import runtime
-from tinysam.device.arm.emulator import Emulator
+from tinysam.device.arm.emulator import Emulator, link_runtime
 from tinysam.device.cost import guest
 from tinysam.device.cost.plugin import Counts, read_regions
 
@@ -71,8 +70,7 @@ def measure(
     """
     with tempfile.TemporaryDirectory() as folder:
         out, packages = Path(folder) / "counts", Path(folder) / "packages"
-        (packages / "tinysam").mkdir(parents=True)
-        (packages / "tinysam" / "runtime").symlink_to(Path(runtime.__file__).parent.resolve())
+        link_runtime(packages)
         arguments = [guest.__file__, str(model.resolve()), "--shapes", json.dumps(dict(lengths))]
         arguments += ["--values", json.dumps(dict(values))]
         arguments += ["--signature", signature] if signature else []

@@ -151,7 +151,8 @@ def test_every_block_is_judged_and_a_block_that_computes_nothing_costs_nothing(
     assert {s.block.name for s in found if s.part == "decoder"} == {"mask_prompt", "upscaling"}
     kept = {engine: parts["encoder"].always_float(engine) for engine in (ONNX, TFLITE)}
     only = {b.name for b in parts["encoder"].blocks if set(b.nodes) <= kept[TFLITE] - kept[ONNX]}
-    assert only == {"convolutions.0", "convolutions.1", "mergings.0", "mergings.1", "mergings.2"}
+    # mergings are float for both engines, the convolutional stage for LiteRT
+    assert only == {"convolutions.0", "convolutions.1"}
     assert all(0.8 < s.judgement.agreement <= 1 for s in found)
     assert any(s.judgement.agreement < 1 for s in found)
     # 2,652 million multiply-accumulates in the encoder's convolutions and linear layers
