@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tinysam.runtime.graphs import Graphs
 from tinysam.runtime.prompts import Prompts
@@ -18,7 +20,7 @@ from tinysam.runtime.prompts import Prompts
 def main(folder: str, backend: str, precision: str, source: str, destination: str) -> None:
     """Run every prompt of every photograph, with one thread."""
     graphs = Graphs(folder, backend, precision, 1)
-    found = {}
+    found: dict[str, NDArray[Any]] = {}
     with np.load(source) as given:
         for i in range(sum(name.startswith("image_") for name in given)):
             embedding = graphs.encode(given[f"image_{i}"])
