@@ -2,25 +2,25 @@
 
 import csv
 import io
+import math
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
-
-from tinysam.runtime.atomic import write_atomically
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
-import math
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from tinysam.distillation.rounds import Prompt, chosen_masks
 from tinysam.models.mask_decoder import Decoded
+from tinysam.runtime.atomic import write_atomically
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+KINDS = ("box", "click", "further")
+"""Kinds of prompt whose IoU is told apart."""
 FIELDS = ("step", "seconds", "learning_rate", "loss", "iou_box", "iou_click", "iou_further", "norm", "loading_share")
 
 
@@ -91,9 +91,6 @@ def draw(rows: list[dict[str, str]], path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=110)
     write_atomically(path, buffer.getvalue())
-
-
-KINDS = ("box", "click", "further")
 
 
 @dataclass

@@ -6,11 +6,10 @@ All of them are `Segmenter`s: preprocessing, prompts and mask resizing are the s
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinysam.runtime.engines import load_quietly
 from tinysam.runtime.engines.formats import DEFAULT, FORMATS
 from tinysam.runtime.graphs import Graphs, file_precision
 from tinysam.runtime.locate import find_artifacts
-from tinysam.runtime.manifest import PARTS, ModelFile, sha256_file, verify_file
+from tinysam.runtime.manifest import PARTS, sha256_file
 from tinysam.runtime.model import Model
 from tinysam.runtime.segmenter import Segmenter
 
@@ -45,16 +44,10 @@ class ModelChoice:
         """The model, ready for `set_image`; CheckpointError if a checkpoint does not fit the variant."""
         if self.backend == "torch":
             return self._open_torch()
-        graphs = self._artifact_graphs()
-        file = self._file(graphs, "encoder")
-        engine = load_quietly(verify_file(graphs.folder, file), file, graphs.threads)
-        return ModelSegmenter(graphs.with_engine("encoder", engine))
+        return ModelSegmenter(self._artifact_graphs().with_quiet_start())
 
     def _artifact_graphs(self) -> Graphs:
         return Graphs(find_artifacts(self.artifacts), self.backend, self.precision, self.threads)
-
-    def _file(self, graphs: Graphs, part: str) -> ModelFile:
-        return graphs.manifest.find(part, self.backend, file_precision(self.precision, part))
 
     def _open_torch(self) -> Segmenter:
         import torch
@@ -79,7 +72,8 @@ class ModelChoice:
             digest = sha256_file(path)
             return {"backend": "torch", "model": self.variant, "sha256": digest, "image_size": str(self.image_size)}
         graphs = self._artifact_graphs()
-        files = {part: self._file(graphs, part) for part in PARTS}
+        find = graphs.manifest.find
+        files = {part: find(part, self.backend, file_precision(self.precision, part)) for part in PARTS}
         name = f"{graphs.manifest.variant}-{graphs.manifest.image_size}"
         hashes = {part: file.sha256 for part, file in files.items()}
         return {"backend": self.backend, "precision": self.precision, "model": name, **hashes}

@@ -7,10 +7,9 @@ import onnx
 
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.feeds import Feed, ImageFeed
-from tinysam.runtime.engines import load_quietly
 from tinysam.runtime.engines.onnx import OnnxEngine
 from tinysam.runtime.graphs import Graphs
-from tinysam.runtime.manifest import Manifest, ModelFile, verify_file
+from tinysam.runtime.manifest import Manifest, ModelFile
 from tinysam.runtime.model import Model
 from tinysam.runtime.prompts import Prompts
 
@@ -42,7 +41,7 @@ def open_files(folder: Path, manifest: Manifest, files: list[ModelFile], threads
     """
     first = files[0]
     graphs = Graphs(folder, first.engine, first.precision, threads, replace(manifest, files=tuple(files)))
-    return graphs.with_engine(first.part, load_quietly(verify_file(folder, first), first, graphs.threads))
+    return graphs.with_quiet_start()
 
 
 def with_graph(floats: Graphs, part: str, graph: onnx.ModelProto) -> Graphs:

@@ -87,6 +87,12 @@ class Graphs(Model):
         other.__dict__ = {**self.__dict__, "_loaded": {**self._loaded, part: engine}}
         return other
 
+    def with_quiet_start(self) -> "Graphs":
+        """The same model with its encoder loaded by `engines.load_quietly`: for commands that show their progress."""
+        file = self._files["encoder"]
+        engine = engines.load_quietly(verify_file(self.folder, file), file, self.threads)
+        return self.with_engine("encoder", engine)
+
     def warnings(self) -> list[str]:
         """What the manifest warns of in the files that are used, each once."""
         found = (file.quantization.get("warning") for file in self._files.values() if file.quantization)

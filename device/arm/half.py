@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tinysam.calibration.judge import mask_iou
 from tinysam.device.arm import half_guest
 from tinysam.device.arm.debian import DebianUnavailable
 from tinysam.device.arm.emulator import Emulator, build_emulator, link_runtime
@@ -107,12 +108,6 @@ def chosen(found: Arrays, inputs: Arrays, i: int, graphs: Graphs) -> NDArray[np.
     return picked
 
 
-def iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(P,) IoU of (P, h, w) masks; 1 where both are empty."""
-    both, either = (a & b).sum((1, 2)), (a | b).sum((1, 2))
-    return np.where(either, both / np.maximum(either, 1), 1.0)
-
-
 def encoder_inputs(graphs: Graphs, pictures: list[Image.Image]) -> Arrays:
     """What an encoder takes of the photographs."""
     side = graphs.manifest.image_size
@@ -141,7 +136,7 @@ def compare(
         asked, ious = prompts[kind], []
         for i in range(len(pictures)):
             masks = chosen(expected[kind], asked, i, graphs["fp32"])
-            ious.append(iou(chosen(found, asked, i, graphs[one]), masks))
+            ious.append(mask_iou(chosen(found, asked, i, graphs[one]), masks))
         return np.concatenate(ious)
 
     result: dict[str, Arrays] = {}

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinysam.device.arm.half import boxes_of, clicks_of, iou, main
+from tinysam.calibration.judge import mask_iou
+from tinysam.device.arm.half import boxes_of, clicks_of, main
 from tinysam.runtime.geometry import Frame
 
 
@@ -30,7 +31,7 @@ def test_iou_by_hand() -> None:
     a = np.zeros((2, 2, 4), bool)
     b = a.copy()
     a[0, 0], b[0, :, :2] = True, True
-    np.testing.assert_allclose(iou(a, b), [2 / 6, 1])
+    np.testing.assert_allclose(mask_iou(a, b), [2 / 6, 1])
 
 
 def test_a_missing_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
