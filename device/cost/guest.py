@@ -109,6 +109,7 @@ def _last_run_nodes(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "name": event["name"].removesuffix("_kernel_time"),
             "type": event["args"]["op_name"],
+            "elapsed": event["dur"],
             "begin": 2 * index,
             "end": 2 * index + 1,
         }

@@ -79,7 +79,7 @@ class ProfiledModel:
         self._call("LiteRtGetNumProfilerEvents", self._profiler, byref(number))
         events = (Event * number.value)()
         self._call("LiteRtGetProfilerEvents", self._profiler, number.value, events)
-        return clock_spans([(event.type, event.index, event.tag.decode()) for event in events])
+        return clock_spans([(event.type, event.index, event.tag.decode(), event.elapsed_us) for event in events])
 
     def _call(self, name: str, *arguments: Any) -> None:
         if status := getattr(self._library, name)(*arguments):
@@ -133,21 +133,22 @@ class ProfiledModel:
         self._call("LiteRtUnlockTensorBuffer", buffer)
 
 
-def clock_spans(events: list[tuple[int, int, str]]) -> list[dict[str, Any]]:
+def clock_spans(events: list[tuple[int, int, str, int]]) -> list[dict[str, Any]]:
     """Which clock readings enclose each operation, numbered from the first operation's own.
 
     TFLite reads the clock before and after each operator of its own. XNNPACK reads it when a part of the graph
     begins (operation 0 of that part) and after each operation of the part.
 
     Args:
-        events: type, index within its part, and tag, in the order in which they ran.
+        events: type, index within its part, tag and microseconds, in the order in which they ran.
     """
     spans: list[dict[str, Any]] = []
     reading = -1
-    for kind, index, tag in events:
+    for kind, index, tag, elapsed in events:
         if kind == OPERATOR or (kind == DELEGATE_OPERATOR and index == 0):
             reading += 1
         if kind in (OPERATOR, DELEGATE_OPERATOR):
-            spans.append({"name": f"{len(spans)}", "type": tag, "begin": reading, "end": reading + 1})
+            span = {"name": f"{len(spans)}", "type": tag, "elapsed": elapsed, "begin": reading, "end": reading + 1}
+            spans.append(span)
             reading += 1
     return spans

@@ -74,20 +74,35 @@ def test_attribution_finds_where_the_operations_begin() -> None:
     # Two readings of the run itself, then two operations of 100 and 40 with 1 between, then the end of the run.
     snapshots = [Counts(vector=total) for total in (5, 9, 10, 110, 111, 151, 160)]
     events = [
-        {"name": "first", "type": "Conv", "begin": 0, "end": 1},
-        {"name": "second", "type": "Add", "begin": 2, "end": 3},
+        {"name": "first", "type": "Conv", "elapsed": 9, "begin": 0, "end": 1},
+        {"name": "second", "type": "Add", "elapsed": 5, "begin": 2, "end": 3},
     ]
     found = attribute(events, snapshots)
     assert [(operation.name, operation.counts.vector) for operation in found] == [("first", 100), ("second", 40)]
 
 
+def test_attribution_is_not_led_astray_by_work_between_the_operations() -> None:
+    # Two parts of a graph: between them an engine copies tensors, which takes more than a cheap operation does. One
+    # reading earlier the operations would have more instructions in all.
+    kinds, costs, times = ("Conv", "Reshape", "Pad", "Add"), (700, 1, 900, 8), (90, 1, 3, 2)
+    before, between, after = 100, 30, 5
+    steps = [before, *costs[:2], between, *costs[2:], after]
+    snapshots = [Counts(vector=sum(steps[:index])) for index in range(len(steps) + 1)]
+    events = [
+        {"name": kind, "type": kind, "elapsed": time, "begin": begin, "end": begin + 1}
+        for kind, time, begin in zip(kinds, times, (0, 1, 3, 4), strict=True)
+    ]
+    found = {operation.kind: operation.counts.vector for operation in attribute(events, snapshots)}
+    assert found == dict(zip(kinds, costs, strict=True))
+
+
 def test_attribution_refuses_readings_that_do_not_fit() -> None:
     with pytest.raises(MeasureError, match="3 clock readings"):
-        attribute([{"name": "x", "type": "Conv", "begin": 0, "end": 9}], [Counts()] * 3)
+        attribute([{"name": "x", "type": "Conv", "elapsed": 1, "begin": 0, "end": 9}], [Counts()] * 3)
 
 
 def test_readings_of_delegate_parts_and_single_operators() -> None:
     # A part of two operations, one of TFLite's own, a part of one: 1 + 2, then 2, then 1 + 1 readings.
-    events = [(8, 0, "Convolution"), (8, 1, "Add"), (2, 7, "GELU"), (32, 0, "telemetry"), (8, 0, "Pad")]
-    spans = [(span["type"], span["begin"], span["end"]) for span in clock_spans(events)]
-    assert spans == [("Convolution", 0, 1), ("Add", 1, 2), ("GELU", 3, 4), ("Pad", 5, 6)]
+    events = [(8, 0, "Convolution", 70), (8, 1, "Add", 4), (2, 7, "GELU", 5), (32, 0, "telemetry", 0), (8, 0, "Pad", 1)]
+    spans = [(span["type"], span["elapsed"], span["begin"], span["end"]) for span in clock_spans(events)]
+    assert spans == [("Convolution", 70, 0, 1), ("Add", 4, 1, 2), ("GELU", 5, 3, 4), ("Pad", 1, 5, 6)]
