@@ -4,10 +4,14 @@ Nothing heavy is imported before the arguments are known to be good: `--help` an
 """
 
 import argparse
+import gc
 import math
+import os
 import re
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
 from typing import Any, NoReturn
 
 from tinysam.runtime.engines.formats import FORMATS as FILE_FORMATS
@@ -42,9 +46,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     prepare_streams()
     options = parser().parse_args(arguments)
-    from tinysam.runtime import command
+    return _import_command().run(options)
 
-    return command.run(options)
+
+def _import_command() -> ModuleType:
+    """Imports `tinysam.runtime.command`; if this process has no NumPy yet, at less cost than a plain import has."""
+    name = "tinysam.runtime.command"
+    if "numpy" in sys.modules:
+        return import_module(name)
+    # The products of this command are small. OpenBLAS, which NumPy brings, would start a thread for each core as soon
+    # as it is loaded, and these spin: a fifth of a click's processor time with two cores, more with more.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # What an import makes is no garbage: no collection has to look at it, now or at the end.
+    gc.disable()
+    try:
+        command = import_module(name)
+    finally:
+        gc.enable()
+    gc.freeze()
+    return command
 
 
 class Parser(argparse.ArgumentParser):

@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image
 
 from tinysam.runtime.errors import ArtifactError, ImageError, PromptError
-from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.mask_choice import stability
 from tinysam.runtime.masks.clean import clean_mask
@@ -80,6 +79,9 @@ def segment(
     if prompts:
         _encode(segmenter, image, embedding)
         return segment_encoded(segmenter, prompts, name, clean)
+    # Imported here: a click does without it.
+    from tinysam.runtime.everything.generator import segment_everything
+
     found = segment_everything(segmenter, image, settings)
     return _result(segmenter, name, (image.height, image.width), found.masks, found.timing_ms, found.notes)
 

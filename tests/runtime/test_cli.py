@@ -240,6 +240,20 @@ def test_what_needs_no_model_imports_the_standard_library_alone(arguments: list[
     assert ("exit codes:" in done.stdout) == (arguments == ["--help"])
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted by Linux's /proc")
+def test_a_click_starts_no_thread_but_the_engines_and_loads_nothing_of_segment_everything(photo: Path) -> None:
+    code = (
+        "import gc, os, sys\n"
+        "from tinysam.runtime.cli import main\n"
+        f"assert main([{str(photo)!r}, '--point', '30,20', '--threads', '1', '--backend', 'onnx', '--quiet']) == 0\n"
+        "print(len(os.listdir('/proc/self/task')), gc.isenabled())\n"
+        "print('tinysam.runtime.everything.generator' in sys.modules)\n"
+    )
+    clean = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean)
+    assert done.stdout.split() == ["1", "True", "False"]
+
+
 def test_two_processes_on_the_same_artifacts_and_folder(photo: Path, capfd: pytest.CaptureFixture[str]) -> None:
     command = [sys.executable, "-m", "tinysam.runtime.cli", str(photo), "--format", "npz,overlay"]
     running = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
