@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     prepare_streams()
     options = parser().parse_args(arguments)
-    return _import_command().run(options)
+    code: int = _import_command().run(options)
+    return code
 
 
 def _import_command() -> ModuleType:
