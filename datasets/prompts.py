@@ -60,6 +60,15 @@ def next_click(predicted: Bools, truth: Bools) -> tuple[tuple[int, int], int] | 
     return centre(part), label
 
 
+def about_centre(mask: Bools) -> tuple[int, int]:
+    """`centre` to two pixels, at a quarter of the time; a pixel of the mask as well."""
+    coarse = mask[::2, ::2]
+    if not coarse.any():
+        return centre(mask)
+    x, y = centre(coarse)
+    return 2 * x, 2 * y
+
+
 def anywhere(mask: Bools, rng: Rng) -> tuple[float, float]:
     """x, y of a pixel of the mask, all equally likely."""
     flat = np.flatnonzero(mask)
@@ -89,5 +98,5 @@ def first_prompt(mask: Bools, box: bool, rng: Rng) -> tuple[NDArray[np.float32],
         corners = jittered_box(mask, 0.0 if rng.uniform() < EXACT_BOXES else JITTER, rng)
         return corners, np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT])
     easy = rng.uniform() < 0.5
-    click = centre(mask) if easy else anywhere(mask, rng)
+    click = about_centre(mask) if easy else anywhere(mask, rng)
     return np.array([click, (0, 0)], np.float32), np.array([POSITIVE, PADDING])

@@ -39,12 +39,19 @@ class View:
 
     def cover(self, mask: NDArray[np.uint8]) -> Pixels:
         """(height, width) how much of each pixel a mask of the photograph fills, 0 to 255."""
-        return self.resize(Image.fromarray(mask * np.uint8(255)))
+        # pycocotools stores columns, so the transposed mask is the one that Pillow reads without a slow copy.
+        x0, y0, x1, y1 = self.box
+        columns = Image.fromarray(mask.T * np.uint8(255))
+        shown = columns.resize((self.height, self.width), Image.Resampling.BILINEAR, box=(y0, x0, y1, x1))
+        return self.turn(shown.transpose(Image.Transpose.TRANSPOSE))
 
     def resize(self, image: Image.Image) -> Pixels:
         """The rectangle in the view's size, flipped if the view is."""
-        shown = np.asarray(image.resize((self.width, self.height), Image.Resampling.BILINEAR, box=self.box))
-        return shown[:, ::-1] if self.flip else shown
+        return self.turn(image.resize((self.width, self.height), Image.Resampling.BILINEAR, box=self.box))
+
+    def turn(self, shown: Image.Image) -> Pixels:
+        """Flipped if the view is."""
+        return np.asarray(shown.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flip else shown)
 
 
 def whole(photo: Photo, size: int, flip: bool = False) -> View:
@@ -81,22 +88,20 @@ def texture(photo: Photo, width: int, height: int, rng: Rng) -> View:
 
 def colour(pixels: Pixels, strength: float, rng: Rng) -> Pixels:
     """Random brightness, contrast, saturation, gamma and channel gains; sometimes grey or with swapped channels."""
-    x = pixels.astype(np.float32)
-    if rng.uniform() < strength / 8:
-        x = x[..., rng.permutation(3)]
-    grey = x.mean(axis=-1, keepdims=True)
+    order = rng.permutation(3) if rng.uniform() < strength / 8 else np.arange(3)
     saturation, contrast = 1 + strength * rng.uniform(-1, 1, 2)
     if rng.uniform() < strength / 8:
         saturation = 0.0
     gains = 1 + strength / 3 * rng.uniform(-1, 1, 3)
     level = 255 * strength / 2 * rng.uniform(-1, 1)
-    x = grey + saturation * (x - grey)
-    mean = grey.mean()
-    x = (mean + contrast * (x - mean)) * gains + level
     gamma = np.exp(strength * rng.uniform(-1, 1))
+    # Everything but gamma is one affine map of (red, green, blue).
+    mixed = saturation * np.eye(3)[order] + (1 - saturation) / 3
+    offset = gains * (1 - contrast) * pixels[::4, ::4].mean() + level
+    matrix = np.column_stack([contrast * gains[:, None] * mixed, offset])
     curve = (255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
-    changed: Pixels = curve[x.clip(0, 255).astype(np.uint8)]
-    return changed
+    image = Image.fromarray(pixels).convert("RGB", tuple(matrix.ravel().tolist()))
+    return np.asarray(image.point(curve.tolist() * 3))
 
 
 def night(pixels: Pixels, rng: Rng) -> Pixels:

@@ -132,7 +132,9 @@ def batches_of(
         where = (numbers.start, numbers.rank, numbers.world)
         return shard_loader(ShardBatches(find_shards(args.shards), recipe, *where, args.skip_limit), args.workers)
     samples = Samples(photos, recipe, limit=args.skip_limit)
-    return Resident(samples, numbers, device, args.workers) if resident else loader(samples, numbers, args.workers)
+    if resident:
+        return Resident(samples, numbers, device, args.workers)
+    return loader(samples, numbers, args.workers, pin=device.kind == "cuda")
 
 
 def train(args: argparse.Namespace) -> None:

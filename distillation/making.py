@@ -38,7 +38,7 @@ def choose(photo: Photo, view: augment.View, most: int, rng: Rng) -> list[Mask]:
         if c <= x0 or a >= x1 or d <= y0 or b >= y1:
             continue
         mask = view.mask(photo.masks[i].decode())
-        if mask.sum() >= LEAST_PIXELS:
+        if np.count_nonzero(mask) >= LEAST_PIXELS:
             found.append(mask)
         if len(found) == most:
             break
@@ -60,7 +60,7 @@ def square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 def iou(one: Mask, other: Mask) -> float:
     """Intersection over union of two masks, one of them not empty."""
-    return float((one & other).sum() / (one | other).sum())
+    return np.count_nonzero(one & other) / np.count_nonzero(one | other)
 
 
 def others_at(masks: Sequence[Mask], mask: Mask, click: NDArray[np.float32], rng: Rng) -> list[Mask]:
@@ -69,7 +69,7 @@ def others_at(masks: Sequence[Mask], mask: Mask, click: NDArray[np.float32], rng
     found: list[Mask] = []
     for i in rng.permutation(len(masks)):
         other = masks[i]
-        if other[y, x] and other.sum() >= LEAST_PIXELS and all(iou(other, known) < SAME for known in [mask, *found]):
+        if other[y, x] and all(iou(other, known) < SAME for known in [mask, *found]):
             found.append(other)
         if len(found) == OTHERS:
             break
@@ -133,7 +133,7 @@ class SampleMaker:
                 image = augment.spoil(image, rng)
         if not recipe.needs_masks:
             return picture(index, image, recipe.image_size)
-        masks = [mask for mask in masks if mask.sum() >= LEAST_PIXELS]
+        masks = [mask for mask in masks if np.count_nonzero(mask) >= LEAST_PIXELS]
         return self.prompt(index, image, masks, rng) if masks else None
 
     def show(self, photo: Photo, rng: Rng) -> tuple[augment.Pixels, list[Mask]]:
@@ -207,7 +207,7 @@ class SampleMaker:
         picks = rng.random((count, self.recipe.max_rounds), dtype=np.float32)
         return {
             **picture(index, image, size),
-            "masks": padded,
+            "masks": np.packbits(padded, axis=-1),
             "coords": coords,
             "labels": labels,
             "points": at,

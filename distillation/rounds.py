@@ -22,7 +22,7 @@ from tinysam.models.mask_decoder import Decoded
 from tinysam.models.prompt_encoder import PIXELS_PER_CELL, filled_boxes
 from tinysam.models.variants import get_variant
 from tinysam.runtime.labels import NEGATIVE, POSITIVE
-from tinysam.runtime.mask_choice import choose_mask
+from tinysam.runtime.mask_choice import STABILITY_OFFSET, choose_by_scores, looks_at_masks
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,12 @@ def chosen_masks(
     decoded: Decoded, single: Tensor, rule: str = "single", tokens: tuple[int, ...] = (0, 1, 2, 3)
 ) -> Tensor:
     """(P,) place of the mask that a user gets among `tokens`; `rule` is the variant's `mask_choice`."""
-    iou, masks = (tensor.detach().float().cpu().numpy() for tensor in (decoded.iou, decoded.low_res_masks))
-    chosen = choose_mask(rule, tokens, iou, ~single.cpu().numpy(), masks)
+    iou, steady = decoded.iou.detach().float().cpu().numpy(), None
+    if looks_at_masks(rule):  # on the device: the masks are large
+        logits = decoded.low_res_masks.detach()
+        inner, outer = ((logits > offset).sum((2, 3)) for offset in (STABILITY_OFFSET, -STABILITY_OFFSET))
+        steady = (inner / outer.clamp(min=1)).cpu().numpy()
+    chosen = choose_by_scores(rule, tokens, iou, ~single.cpu().numpy(), steady)
     return torch.from_numpy(chosen).to(single.device)
 
 
@@ -72,13 +76,12 @@ def chosen_logits(decoded: Decoded, single: Tensor, rule: str = "single") -> Ten
 def further(prompt: Prompt, decoded: Decoded, batch: Batch, pick: Tensor, hard: bool, rule: str = "single") -> Prompt:
     """The next round's prompt: one more click, and the chosen mask as mask prompt."""
     with torch.no_grad():
-        logits = chosen_logits(decoded, prompt.single, rule).float()
+        logits, truth = chosen_logits(decoded, prompt.single, rule).float(), unpacked(batch.masks)
         if hard:
-            shape = batch.masks.shape[-2:]
-            predicted = F.interpolate(logits, shape, mode="bilinear", align_corners=False).squeeze(1) > 0
-            click, label = next_click(predicted, batch.masks, pick)
+            predicted = F.interpolate(logits, truth.shape[-2:], mode="bilinear", align_corners=False).squeeze(1) > 0
+            click, label = next_click(predicted, truth, pick)
         else:
-            click = draw_true(batch.masks, pick)[:, None].float()
+            click = draw_true(truth, pick)[:, None].float()
             label = torch.full_like(prompt.labels[:, :1], POSITIVE)
     return Prompt(
         torch.cat([prompt.coords, click], 1),
@@ -86,6 +89,12 @@ def further(prompt: Prompt, decoded: Decoded, batch: Batch, pick: Tensor, hard: 
         logits.clamp(-32, 32),
         torch.ones_like(prompt.single),
     )
+
+
+def unpacked(masks: Tensor) -> Tensor:
+    """(P, H, W / 8) uint8 of `Batch.masks` -> (P, H, W) bool."""
+    bits = 2 ** torch.arange(7, -1, -1, dtype=torch.uint8, device=masks.device)
+    return (masks[..., None] & bits).ne(0).flatten(-2)
 
 
 def first(batch: Batch, box_masks: float) -> Prompt:

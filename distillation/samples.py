@@ -35,7 +35,7 @@ class Batch:
     indexes: Tensor
     """(B,) which photographs of the set."""
     masks: Tensor = field(default_factory=nothing)
-    """(P, S, S) bool: the truth."""
+    """(P, S, S / 8) uint8: the truth, eight pixels in each byte, the first the highest bit."""
     coords: Tensor = field(default_factory=nothing)
     """(P, 2, 2) x and y of the first prompt in pixels of the input."""
     labels: Tensor = field(default_factory=nothing)
@@ -50,6 +50,10 @@ class Batch:
     """(P, N) area each point stands for."""
     picks: Tensor = field(default_factory=nothing)
     """(P, max_rounds) uniform random numbers for the further clicks."""
+
+    def pin_memory(self) -> "Batch":
+        """The batch in memory that a GPU can read by itself; called by the loader."""
+        return Batch(**{name: value.pin_memory() for name, value in vars(self).items()})
 
 
 class Draw:
@@ -140,12 +144,13 @@ class Numbers(Sampler[list[int]]):
             yield list(range(first, first + self.share))
 
 
-def loader(samples: Samples, numbers: Numbers, workers: int) -> DataLoader[Batch]:
-    """Batches in order, made ahead by `workers` processes."""
+def loader(samples: Samples, numbers: Numbers, workers: int, pin: bool = False) -> DataLoader[Batch]:
+    """Batches in order, made ahead by `workers` processes; `pin`: for a GPU, see `Batch.pin_memory`."""
     return DataLoader(
         samples,  # type: ignore[arg-type]
         batch_sampler=numbers,
         num_workers=workers,
         collate_fn=collate,
         prefetch_factor=4 if workers else None,
+        pin_memory=pin,
     )

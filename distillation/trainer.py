@@ -163,11 +163,11 @@ class Average:
     def update(self, model: nn.Module, step: int) -> None:
         """After optimizer step `step`; the average warms up over the first steps."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                self.state[name].lerp_(value, 1 - decay)
-            else:
-                self.state[name].copy_(value)
+        now = model.state_dict()
+        moving = [name for name, value in now.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.state[name] for name in moving], [now[name] for name in moving], 1 - decay)
+        for name in now.keys() - set(moving):
+            self.state[name].copy_(now[name])
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Continues from a stored average."""

@@ -59,11 +59,29 @@ def choose_mask(
     Returns:
         (P,) places in the mask axis.
     """
-    score: NDArray[np.floating[Any]] = iou
-    if rule in ("stability", "steady"):
+    scores = None
+    if looks_at_masks(rule):
         assert masks is not None, f"the rule `{rule}` looks at the masks"
         count, offered, *_ = masks.shape
         scores = stability(masks.reshape(count * offered, *masks.shape[2:]), STABILITY_OFFSET).reshape(count, offered)
+    return choose_by_scores(rule, tokens, iou, ambiguous, scores)
+
+
+def looks_at_masks(rule: str) -> bool:
+    """Whether a rule needs stability scores."""
+    return rule in ("stability", "steady")
+
+
+def choose_by_scores(
+    rule: str,
+    tokens: tuple[int, ...],
+    iou: Floats,
+    ambiguous: NDArray[np.bool_],
+    scores: NDArray[np.floating[Any]] | None,
+) -> Indexes:
+    """`choose_mask` with the (P, masks) stability scores at STABILITY_OFFSET, None where the rule needs none."""
+    score: NDArray[np.floating[Any]] = iou
+    if scores is not None:
         if rule == "stability":
             return np.asarray(scores.argmax(axis=1))
         score = iou * np.sqrt(scores)

@@ -3,6 +3,7 @@ import pytest
 
 from tests.datasets.drawing import blob
 from tinysam.datasets.prompts import (
+    about_centre,
     anywhere,
     centre,
     extent,
@@ -30,6 +31,20 @@ def test_centre_is_as_deep_as_any_pixel(seed):
     deepest = max(slow_centre_distance(mask, (x, y)) for y, x in np.argwhere(mask))
     assert slow_centre_distance(mask, centre(mask)) == deepest
     assert mask[centre(mask)[::-1]]
+
+
+def test_the_quick_centre_is_on_the_mask_and_nearly_as_deep():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        mask = np.zeros((60, 80), bool)
+        x, y, w, h = rng.integers(1, 30, 4)
+        mask[y : y + h, x : x + w] = True
+        at = about_centre(mask)
+        assert mask[at[::-1]]
+        assert slow_centre_distance(mask, at) >= slow_centre_distance(mask, centre(mask)) - 2
+    line = np.zeros((60, 80), bool)
+    line[5, 7] = True  # between the pixels that are looked at
+    assert about_centre(line) == (7, 5)
 
 
 def test_a_mask_that_fills_the_picture_is_clicked_in_its_middle():

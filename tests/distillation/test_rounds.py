@@ -7,12 +7,23 @@ import torch
 from tests.datasets.drawing import blob
 from tinysam.distillation.objectives import answer
 from tinysam.distillation.recipe import Recipe
-from tinysam.distillation.rounds import Prompt, chosen_logits, draw_true, first, next_click, round_count, rounds
+from tinysam.distillation.rounds import (
+    Prompt,
+    chosen_logits,
+    chosen_masks,
+    draw_true,
+    first,
+    next_click,
+    round_count,
+    rounds,
+    unpacked,
+)
 from tinysam.distillation.samples import Batch
 from tinysam.models import build, get_variant
 from tinysam.models.mask_decoder import Decoded
 from tinysam.models.prompt_encoder import filled_boxes
 from tinysam.runtime.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
+from tinysam.runtime.mask_choice import choose_mask
 from tinysam.runtime.prompts import filled_boxes as runtime_filled_boxes
 
 
@@ -22,7 +33,8 @@ def batch_of(truth: torch.Tensor) -> Batch:
     coords = torch.tensor([[[5.0, 5.0], [0.0, 0.0]], [[4.0, 4.0], [20.0, 20.0]]])
     labels = torch.tensor([[1, -1], [2, 3]])
     picks = torch.rand(prompts, 9, generator=torch.Generator().manual_seed(0))
-    return Batch(pixels, empty, empty, masks=truth, coords=coords, labels=labels, picks=picks)
+    packed = torch.from_numpy(np.packbits(truth.numpy(), axis=-1))
+    return Batch(pixels, empty, empty, masks=packed, coords=coords, labels=labels, picks=picks)
 
 
 def decoded(masks: torch.Tensor) -> Decoded:
@@ -53,6 +65,22 @@ def test_a_click_goes_on_with_the_mask_it_trusts_most_and_a_box_with_mask_0():
     masks = torch.arange(4.0)[None, :, None, None].expand(2, 4, 3, 3)
     logits = chosen_logits(decoded(masks), torch.tensor([False, True]))
     assert logits[:, 0, 0, 0].tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("rule", ["single", "best", "steady", "stability"])
+def test_the_mask_is_the_one_that_the_runtime_chooses(rule):
+    generator = torch.Generator().manual_seed(3)
+    masks = 4 * torch.randn(40, 4, 6, 6, generator=generator) * torch.rand(40, 4, 1, 1, generator=generator)
+    answer = Decoded(masks, torch.rand(40, 4, generator=generator), torch.zeros(40, 5, 8))
+    single = torch.arange(40) % 2 == 0
+    expected = choose_mask(rule, (0, 1, 2, 3), answer.iou.numpy(), ~single.numpy(), masks.numpy())
+    assert len(set(expected)) == (3 if rule == "best" else 4)
+    assert chosen_masks(answer, single, rule).tolist() == expected.tolist()
+
+
+def test_masks_are_unpacked_as_numpy_packs_them():
+    masks = np.random.default_rng(0).random((3, 16, 24)) < 0.4
+    assert np.array_equal(unpacked(torch.from_numpy(np.packbits(masks, axis=-1))).numpy(), masks)
 
 
 def test_further_rounds_add_a_click_on_the_mistake_and_the_mask_before():

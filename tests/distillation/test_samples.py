@@ -8,10 +8,14 @@ from skimage import data
 
 from tinysam.datasets.coco import DataError, Mask, read_coco
 from tinysam.datasets.prompts import largest_part
-from tinysam.distillation.augment import FAULTS, View, cells, night, paste
+from tinysam.distillation.augment import FAULTS, View, cells, colour, night, paste
 from tinysam.distillation.making import TILES, others_at, truth_at, whole_pixels
 from tinysam.distillation.recipe import Recipe
 from tinysam.distillation.samples import Draw, Numbers, Samples, collate
+
+
+def masks_of(sample: dict[str, np.ndarray]) -> np.ndarray:
+    return np.unpackbits(sample["masks"], axis=-1).astype(bool)
 
 
 def test_the_same_number_gives_the_same_sample(photos, recipe):
@@ -25,7 +29,7 @@ def test_masks_stay_on_their_objects_through_crops_and_flips(photos):
     checked = 0
     for number in range(30):
         sample = Samples(photos, recipe)[number]
-        for mask in sample["masks"]:
+        for mask in masks_of(sample):
             inside = sample["pixels"][:, mask]
             bright = inside.max(axis=0) > 130
             checked += mask.sum()
@@ -39,6 +43,31 @@ def test_samples_without_augmentation_are_whole_photographs(photos):
     assert np.array_equal(sample["pixels"], pixels)
     assert tuple(sample["shown"]) == shown
     assert max(shown) == 224
+
+
+class Fixed:
+    """Stands for a random generator: gives the numbers it was made of."""
+
+    def __init__(self, *numbers):
+        self.numbers = list(numbers)
+
+    def uniform(self, low=0.0, high=1.0, count=None):
+        return np.array([self.numbers.pop(0) for _ in range(count)]) if count else self.numbers.pop(0)
+
+    def permutation(self, count):
+        return np.roll(np.arange(count), 1)
+
+
+def test_colours_change_as_written_down():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    saturation, contrast, gains, level, gamma = 0.7, 1.2, np.array([1.1, 0.9, 1.0]), 12.0, 1.3
+    draws = Fixed(0.05, -0.6, 0.4, 1.0, 0.6, -0.6, 0.0, level / 255 / 0.25, np.log(gamma) / 0.5)
+    x = pixels.astype(float)[..., [2, 0, 1]]
+    grey = x.mean(axis=-1, keepdims=True)
+    mean = pixels[::4, ::4].mean()
+    x = (mean + contrast * (grey + saturation * (x - grey) - mean)) * gains + level
+    expected = 255 * (x.clip(0, 255) / 255) ** gamma
+    assert np.abs(colour(pixels, 0.5, draws) - expected).max() < 1.7  # rounded to whole numbers twice
 
 
 def test_pasting_hides_what_lies_below():
@@ -134,7 +163,7 @@ def test_mosaics_are_masks_of_textures_that_share_the_picture(photos):
     recipe = Recipe(image_size=224, prompts=12, mosaic_share=1, fault_share=0)
     for number in range(5):
         sample = Samples(photos, recipe)[number]
-        cells = np.unique(sample["masks"].reshape(12, -1), axis=0)
+        cells = np.unique(masks_of(sample).reshape(12, -1).astype(int), axis=0)
         assert TILES[0] - 1 <= len(cells) <= TILES[1]  # a cell may be too small to ask for
         assert cells.sum(axis=0).max() == 1
         assert cells.any(axis=0).mean() > 0.95
@@ -202,5 +231,5 @@ def test_clicks_have_other_answers_and_boxes_have_none(drawn):
     is_box = sample["labels"][:, 0] > 1
     assert not others[is_box].any()
     # A click on a part may mean the whole. In the middle of the whole lies no part.
-    is_part = sample["masks"].mean(axis=(1, 2)) < 0.3
+    is_part = masks_of(sample).mean(axis=(1, 2)) < 0.3
     assert others[~is_box & is_part].any(axis=1).all()
