@@ -6,7 +6,6 @@ Nothing heavy is imported before the arguments are known to be good: `--help` an
 import argparse
 import gc
 import math
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from tinysam.runtime.errors import (
     EXIT_USAGE,
 )
 from tinysam.runtime.outputs import FORMATS
+from tinysam.runtime.process import use_one_blas_thread
 from tinysam.runtime.terminal import prepare_streams
 
 _EXIT_CODES = f"""\
@@ -55,9 +55,7 @@ def _import_command() -> ModuleType:
     name = "tinysam.runtime.command"
     if "numpy" in sys.modules:
         return import_module(name)
-    # The products of this command are small. OpenBLAS, which NumPy brings, would start a thread for each core as soon
-    # as it is loaded, and these spin: a fifth of a click's processor time with two cores, more with more.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    use_one_blas_thread()
     # What an import makes is no garbage: no collection has to look at it, now or at the end.
     gc.disable()
     try:

@@ -1,7 +1,8 @@
 """What a command asks of its process.
 
 `run_command` ends it with one line and an exit code, `Interrupts` at Ctrl-C and SIGTERM, `quiet_native` keeps what
-native libraries print off the terminal, `trim` gives freed memory back to the system.
+native libraries print off the terminal, `use_one_blas_thread` keeps NumPy to one thread, `trim` gives freed memory
+back to the system.
 """
 
 import ctypes
@@ -87,6 +88,16 @@ def quiet_native(drop_all: bool = False) -> Iterator[None]:
             for line in captured:
                 if not drop_all and not line.startswith(_INFORMATION):
                     os.write(2, line)
+
+
+def use_one_blas_thread() -> None:
+    """Has no effect once NumPy is imported.
+
+    OpenBLAS, which NumPy brings, starts a thread for each core as soon as it is loaded, and these spin between
+    products. Products of the runtime are small: with two cores that is a fifth of a click's processor time, and more
+    than a quarter of everything's.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def trim() -> None:

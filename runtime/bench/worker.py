@@ -3,12 +3,14 @@
 import json
 import sys
 
+from tinysam.runtime.process import quiet_native, use_one_blas_thread
+
 
 def main() -> int:
     """Measures; returns the exit code."""
     job = json.load(sys.stdin)
+    use_one_blas_thread()  # as tinysam-run does
     from tinysam.runtime.bench.measure import Case, measure
-    from tinysam.runtime.process import quiet_native
 
     image, repeats, everything = job.pop("image"), job.pop("repeats"), job.pop("everything")
     try:
