@@ -18,6 +18,7 @@ from tinysam.calibration.half import allow_half, store_half
 from tinysam.calibration.onnx_graph import Graph
 from tinysam.calibration.parameters import replace_tflite
 from tinysam.calibration.pixel_input import take_pixels_tflite
+from tinysam.calibration.tflite_cheap import make_cheap
 from tinysam.calibration.tflite_constants import dequantize_code, pack_constants, to_bytes
 from tinysam.calibration.tflite_int8 import quantize_tflite
 from tinysam.export.decoder_graph import AttendStage, DecoderGraph, UpscaleStage, decoder_graph
@@ -58,6 +59,7 @@ class TfliteQuantizer(Quantizer):
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         if part.name == "encoder":
             take_pixels_tflite(model, MEAN, STD, dequantize_code(model))
+            make_cheap(model)
         pack_constants(model)
         if self.half and part.name == "encoder":
             allow_half(model)
@@ -67,9 +69,10 @@ class TfliteQuantizer(Quantizer):
     def write_half(self) -> None:
         """See `Quantizer.write_half`; an encoder computes in fp16 where the processor does."""
         model = schema.ModelT.InitFromPackedBuf(self.source, 0)
-        store_half(model)
         if self.part.name == "encoder":
+            make_cheap(model)
             allow_half(model)
+        store_half(model)
         self.path("fp16").write_bytes(to_bytes(model))
 
 
