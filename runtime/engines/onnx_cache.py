@@ -3,7 +3,7 @@
 Optimizing takes longer than everything else that loading does, and gives the same each time.
 
 1. What is kept holds for one model file, one version of the engine and one processor: its name begins with their hash.
-2. It is written whole or not at all, and its name ends with a hash of its content. What is damaged is made again.
+2. It is written whole or not at all, and its name ends with a checksum of its content. What is damaged is made again.
 3. A folder that cannot be written or read is no error: the model is optimized each time, as without a cache.
 
 The folder is `$TINYSAM_CACHE`, else `tinysam-edge` in `$XDG_CACHE_HOME` or `~/.cache`. With `TINYSAM_CACHE=off` nothing
@@ -15,6 +15,7 @@ import os
 import platform
 import re
 import tempfile
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,12 +23,12 @@ from pathlib import Path
 import onnxruntime as ort
 
 from tinysam.runtime.engines.known_bugs import CPUINFO
-from tinysam.runtime.manifest import sha256_file
 
 VARIABLE, OFF = "TINYSAM_CACHE", "off"
 SUFFIX = ".onnx-optimized"
 MOST_FILES = 16
 """Older ones are removed: each is about as large as its model file."""
+_CHUNK_BYTES = 1 << 18
 
 Open = Callable[[Path, Path | None, bool], ort.InferenceSession]
 """Opens a model file, saves its optimized graph if a path for it is given; True: it is such a graph, taken as it is."""
@@ -65,6 +66,15 @@ def cache_folder() -> Path | None:
     return Path(base) / "tinysam-edge"
 
 
+def checksum(path: Path) -> str:
+    """CRC-32 of a file: it has to show damage, and takes half as long as SHA-256 where the processor computes that."""
+    value = 0
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            value = zlib.crc32(chunk, value)
+    return f"{value:08x}"
+
+
 def _key(sha256: str) -> str:
     return hashlib.sha256("\n".join((sha256, ort.__version__, platform.machine(), _processor())).encode()).hexdigest()
 
@@ -82,7 +92,7 @@ def _processor() -> str:
 def _open_kept(kept: Path, open_model: Open) -> ort.InferenceSession | None:
     """A session of what is kept; None if that is damaged, which removes it."""
     try:
-        if kept.name.endswith(f"-{sha256_file(kept)}{SUFFIX}"):
+        if kept.name.endswith(f"-{checksum(kept)}{SUFFIX}"):
             return open_model(kept, None, True)
     except Exception:  # unreadable, or refused by ONNX Runtime: the model file is opened instead
         pass
@@ -97,7 +107,7 @@ def _open_and_keep(path: Path, folder: Path, key: str, open_model: Open) -> ort.
         with tempfile.TemporaryDirectory(dir=folder) as unfinished:
             saved = Path(unfinished) / "graph.onnx"
             session = open_model(path, saved, False)
-            saved.replace(folder / f"{key}-{sha256_file(saved)}{SUFFIX}")
+            saved.replace(folder / f"{key}-{checksum(saved)}{SUFFIX}")
         _prune(folder)
     except OSError:
         return open_model(path, None, False)
