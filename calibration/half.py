@@ -7,9 +7,8 @@ LiteRT computes the float operations of a file in fp16 if the file's metadata al
    (`check_range`), and so have the squares inside layer norms.
 2. The graph is run with every result rounded to fp16 (`rounded_model`), for a judgement of its masks. Sums inside a
    matrix product are not rounded there; `make arm-half` judges the files where they are.
-3. Weights are stored in fp16 (`store_half`), and an encoder's metadata allows the arithmetic (`allow_half`). A
-   decoder's does not: in fp16 XNNPACK refuses products of activations with constants that are stored in fewer bits than
-   float32, and the file would not load on such processors.
+3. Weights are stored in fp16 (`store_half`), and an encoder's metadata allows the arithmetic (`allow_half`); so does
+   an INT8 decoder's, in which there is nothing that XNNPACK refuses (`tinysam.calibration.tflite_half`).
 """
 
 from collections.abc import Iterable

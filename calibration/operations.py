@@ -56,9 +56,15 @@ RULES = (
     Rule(
         "linear layers of the decoder's tokens",
         "float, weights stored as int8",
-        "int8 weights, inputs rounded one by one when they run",
-        "few vectors: with one range for all inputs they lose most of what the decoder loses; LiteRT would hold "
+        "int8 weights, inputs rounded with one range when they run",
+        "few vectors: with one range for all photographs they lose most of what the decoder loses; LiteRT would hold "
         "weights stored as int8 in fp32 twice for every signature, ONNX Runtime holds them once",
+    ),
+    Rule(
+        "upscaling of the decoder",
+        "integer",
+        "int8 weights, inputs rounded with one range when they run",
+        "in LiteRT its results are fp16 where the processor can, and so is what lies between its layers",
     ),
     Rule(
         "attention of the encoder: q k and weights v",
@@ -92,9 +98,16 @@ class Engine:
     """Whether products of activations are integer in the encoder."""
     float_blocks: tuple[str, ...] = ()
     """Blocks that stay float, see `tinysam.calibration.blocks`: names with `*` for any."""
+    dynamic_blocks: tuple[str, ...] = ()
+    """Blocks of those whose weights are int8 nevertheless, and whose inputs are rounded when they run."""
 
 
 ONNX = Engine(between=False, attention=True, float_blocks=("mergings.*",))
-TFLITE = Engine(between=True, attention=False, float_blocks=("convolutions.*", "mergings.*"))
+TFLITE = Engine(
+    between=True,
+    attention=False,
+    float_blocks=("convolutions.*", "mergings.*", "upscaling"),
+    dynamic_blocks=("upscaling",),
+)
 EITHER = Engine(between=True, attention=False)
 """Everything whose range some engine needs; products of attention need none of their own."""

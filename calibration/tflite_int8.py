@@ -1,4 +1,4 @@
-"""Float TFLite file and ranges to a static INT8 TFLite file, through ai-edge-quantizer.
+"""Float TFLite file and ranges to an INT8 TFLite file, through ai-edge-quantizer.
 
 Convolutions and fully connected layers become integer, with int8 weights per channel, and so do the GELU (a table), the
 padding and the addition between them. Matrix products of activations, softmax and layer norms stay float: their integer
@@ -79,8 +79,8 @@ def quantize_tflite(
         graph: ONNX graph with the same parameters.
         found: ranges of that graph's activations.
         keep_float: ONNX names of nodes that stay float.
-        dynamic: those of them whose weights are int8 nevertheless: LiteRT quantizes each row of their inputs by its own
-            range when it runs, and gives float results.
+        dynamic: those of them whose weights are int8 nevertheless: LiteRT quantizes their inputs by their own range
+            when it runs, and gives float results.
 
     Raises:
         CalibrationError: no operation of the file is known, or the quantizer refused the graph.
@@ -89,7 +89,7 @@ def quantize_tflite(
 
     operations = chosen_operations(source, graph, keep_float)
     weights = [operation for operation in integer_operations(source, graph) if operation.node in dynamic]
-    if not operations:
+    if not operations and not weights:
         raise CalibrationError("TFLite: no operation matches the ONNX graph; export both again")
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -105,7 +105,7 @@ def quantize_tflite(
     if result.quantized_model is None:
         raise CalibrationError("TFLite: ai-edge-quantizer returned no model")
     facts = {
-        "scheme": "static, int8 weights per channel, int8 activations",
+        "scheme": f"{'static' if operations else 'dynamic'}, int8 weights per channel, int8 activations",
         "ranges": found.method,
         "integer_operations": sorted({operation.kind for operation in operations}),
         "float_nodes": sorted(keep_float),

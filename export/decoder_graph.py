@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinysam.export.decoder_attention import EdgeTransformer
-from tinysam.export.decoder_prompts import MaskPrompt, PromptTokens
+from tinysam.export.decoder_prompts import MaskPrompt, PromptTokens, equal
 from tinysam.export.encoder_graph import linear
 from tinysam.models.mask_decoder import MaskDecoder
 from tinysam.models.sam import Sam
@@ -116,13 +116,15 @@ class DecoderGraph(nn.Module):
         sparse = self.prompt_tokens(point_coords, point_labels)
         output_tokens = self.output_tokens.expand(sparse.shape[0], -1, -1)
         tokens = torch.cat([output_tokens, sparse], dim=1)
-        absent = (point_labels == ABSENT).to(sparse.dtype) * HIDDEN
+        absent = equal(point_labels, ABSENT) * HIDDEN
         hidden = F.pad(absent, (output_tokens.shape[1], 0))[:, None, None, :]
         cells = image_embeddings.flatten(1, 2) if self.channels_last else image_embeddings.flatten(2).transpose(1, 2)
         # The tokens of the prompt have done their part when the output tokens look at the image for the last time.
         tokens, cells = self.transformer(cells + dense, self.cell_pe, tokens, hidden, 2 + max(self.mask_tokens))
-        weights = [head(tokens[:, 1 + i]) for i, head in zip(self.mask_tokens, self.hypernetworks, strict=True)]
-        return Attended(cells, torch.stack(weights, dim=1), self.iou(tokens[:, 0]))
+        # Slices, not indices, which LiteRT gathers outside XNNPACK: all that is there would be converted around them.
+        iou_token, *mask_tokens = (tokens[:, i : i + 1].flatten(1) for i in (0, *(1 + i for i in self.mask_tokens)))
+        weights = [head(token) for head, token in zip(self.hypernetworks, mask_tokens, strict=True)]
+        return Attended(cells, torch.stack(weights, dim=1), self.iou(iou_token))
 
     def forward(
         self,

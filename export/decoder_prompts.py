@@ -7,13 +7,19 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tinysam.export.encoder_graph import linear
 from tinysam.models.prompt_encoder import PromptEncoder
 
 
+def equal(labels: Tensor, value: Tensor | int) -> Tensor:
+    """1 where whole numbers are `value`, else 0; comparisons would run outside XNNPACK."""
+    return F.relu(1 - (labels - value).abs())
+
+
 class PromptTokens(nn.Module):
-    """Points and labels to tokens by arithmetic on the labels, without branches."""
+    """Points and labels to tokens by arithmetic on the labels, which are whole numbers, without branches."""
 
     def __init__(self, encoder: PromptEncoder) -> None:
         super().__init__()
@@ -31,8 +37,8 @@ class PromptTokens(nn.Module):
         angle = self.angle(coords * self.slope + self.offset)
         encoding = torch.cat([angle.sin(), angle.cos()], dim=-1)
         label = labels[:, :, None]
-        is_label = (label == self.labels).to(coords.dtype)
-        return encoding * (label >= 0).to(coords.dtype) + self.embeddings(is_label)
+        is_label = equal(label, self.labels)
+        return encoding * F.relu(1 - F.relu(-label)) + self.embeddings(is_label)
 
 
 class MaskPrompt(nn.Module):

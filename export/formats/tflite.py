@@ -20,6 +20,7 @@ from tinysam.calibration.parameters import replace_tflite
 from tinysam.calibration.pixel_input import take_pixels_tflite
 from tinysam.calibration.tflite_cheap import make_cheap
 from tinysam.calibration.tflite_constants import dequantize_code, pack_constants, to_bytes
+from tinysam.calibration.tflite_half import prefer_half
 from tinysam.calibration.tflite_int8 import quantize_tflite
 from tinysam.export.decoder_graph import AttendStage, DecoderGraph, UpscaleStage, decoder_graph
 from tinysam.export.encoder_graph import encoder_graph
@@ -49,19 +50,21 @@ class TfliteQuantizer(Quantizer):
     def write_int8(self, keep_float: frozenset[str]) -> dict[str, Any]:
         """See `Quantizer.write_int8`.
 
-        What is float in an encoder runs in fp16, if the model bears that and the processor can; in a decoder it does
-        not, see `tinysam.calibration.half`.
+        What is float runs in fp16, if the model bears that and the processor can.
         """
         part = self.part
         with quiet_native():
             kept = keep_float | part.always_float(operations.TFLITE)
-            content, facts = quantize_tflite(self.source, Graph(part.graph), part.found, kept, part.stored)
+            dynamic = part.stored | (part.dynamic(operations.TFLITE) - keep_float)
+            content, facts = quantize_tflite(self.source, Graph(part.graph), part.found, kept, dynamic)
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         if part.name == "encoder":
             take_pixels_tflite(model, MEAN, STD, dequantize_code(model))
-            make_cheap(model)
+        else:
+            prefer_half(model)
+        make_cheap(model)
         pack_constants(model)
-        if self.half and part.name == "encoder":
+        if self.half:
             allow_half(model)
         self.path("int8").write_bytes(to_bytes(model))
         return facts

@@ -101,6 +101,15 @@ class Part:
             for node in block.nodes
         )
 
+    def dynamic(self, engine: Engine) -> frozenset[str]:
+        """Nodes of the blocks with float inputs and int8 weights in one engine."""
+        return frozenset(
+            node
+            for block in self.blocks
+            if any(fnmatch(block.name, pattern) for pattern in engine.dynamic_blocks)
+            for node in block.nodes
+        )
+
     @cached_property
     def stored(self) -> frozenset[str]:
         """Nodes that work on a few tokens: float, with int8 weights."""

@@ -1,0 +1,208 @@
+"""Operations of a TFLite decoder in the forms that XNNPACK computes in fp16.
+
+LiteRT hands a graph to XNNPACK, which computes it in fp16 where the file allows it and the processor can. Three forms
+of a decoder stop it, so they become others (LiteRT 2.3, counted on a Cortex-A76 by `make arm-cost`):
+
+* A FULLY_CONNECTED layer with int8 weights and float inputs gives fp32, and so does everything behind it. As a
+  convolution of rows it gives fp16, and takes fewer instructions in fp32, too. A convolution of single cells would be
+  turned back into the layer; a stride of 2 along an axis of length 1 prevents that and changes nothing else.
+  Its inputs are rounded to int8 with one range for all rows of a call, not one for each.
+* A BATCH_MATMUL with a constant is refused, and the file does not load. Those of a decoder are one matrix for each
+  head: a grouped convolution with int8 weights per channel, whose inputs are rounded likewise.
+* So is a BATCH_MATMUL whose first operand is to be transposed. It gets an operation of its own for that.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
+
+from tinysam.calibration.arrays import Floats
+from tinysam.calibration.qparams import quantize_weight, weight_scales
+from tinysam.calibration.tflite_graph import float_data
+
+Kind = schema.BuiltinOperator
+STRIDE = 2
+"""Of the width, which is 1."""
+HEADS_INSIDE = (0, 2, 1, 3)
+"""Order of axes from (1, heads, T, dim) to (1, T, heads, dim), and back."""
+HYBRID_CONVOLUTION = 5
+"""Version of CONV_2D that has int8 weights per channel and float inputs."""
+
+
+def prefer_half(model: Any) -> None:
+    """Rewrites every signature of a quantized decoder in place; the results stay the same but for rounding."""
+    weights: dict[int, HeadWeights] = {}
+    for subgraph in model.subgraphs:
+        HalfForms(model, subgraph, weights).rewrite()
+    for buffer in weights:
+        model.buffers[buffer].data = None
+
+
+@dataclass(frozen=True)
+class HeadWeights:
+    """One matrix for each head, as a grouped convolution's."""
+
+    values: int
+    """Index of the buffer with int8 (heads * outputs, 1, 1, inputs)."""
+    zeros: int
+    """Of the buffer with as many float zeros."""
+    scales: Floats
+    """(heads * outputs,)"""
+
+
+class HalfForms:
+    """Rewrites one signature.
+
+    Args:
+        model: flatbuffer object.
+        subgraph: one of its own.
+        weights: buffer of a constant -> what became of it; signatures share both.
+    """
+
+    def __init__(self, model: Any, subgraph: Any, weights: dict[int, HeadWeights]) -> None:
+        self.model, self.subgraph, self.weights = model, subgraph, weights
+        self.operations: list[Any] = []
+
+    def rewrite(self) -> None:
+        """Goes through the operations in their order."""
+        for operation in self.subgraph.operators:
+            kind = self.kind(operation)
+            if kind == Kind.FULLY_CONNECTED and self.is_hybrid(operation):
+                self.add_layer(operation)
+            elif kind == Kind.BATCH_MATMUL and self.is_per_head(operation):
+                self.add_heads(operation)
+            elif kind == Kind.BATCH_MATMUL and operation.builtinOptions.adjX:
+                self.add_turned(operation)
+            else:
+                self.operations.append(operation)
+        self.subgraph.operators = self.operations
+
+    def kind(self, operation: Any) -> int:
+        """Of `schema.BuiltinOperator`."""
+        code = self.model.operatorCodes[operation.opcodeIndex]
+        return int(max(code.builtinCode, code.deprecatedBuiltinCode))
+
+    def is_hybrid(self, operation: Any) -> bool:
+        """Whether a layer has int8 weights and float inputs."""
+        source, weight = (self.subgraph.tensors[i].type for i in operation.inputs[:2])
+        return bool(source == schema.TensorType.FLOAT32 and weight == schema.TensorType.INT8)
+
+    def is_per_head(self, product: Any) -> bool:
+        """Whether a product has a constant matrix for each head."""
+        tensor = self.subgraph.tensors[product.inputs[1]]
+        return tensor.buffer in self.weights or float_data(self.model, tensor) is not None
+
+    def add_layer(self, layer: Any) -> None:
+        """A hybrid layer as a convolution."""
+        source, weight, output = layer.inputs[0], self.subgraph.tensors[layer.inputs[1]], layer.outputs[0]
+        weight.shape = np.array([weight.shape[0], 1, 1, weight.shape[-1]], np.int32)
+        rows = self.reshaped(source, (1, -1, 1, weight.shape[-1]))
+        made = self.convolution(rows, layer.inputs[1], layer.inputs[2], layer.builtinOptions.fusedActivationFunction)
+        self.add(Kind.RESHAPE, [made, self.constant(self.shape(output))], output)
+
+    def add_heads(self, product: Any) -> None:
+        """(1, heads, T, inputs) by (1, heads, inputs, outputs) as a grouped convolution of T cells."""
+        source, output = product.inputs[0], product.outputs[0]
+        _, heads, tokens, inputs = self.shape(source)
+        outputs = self.shape(output)[3]
+        stored = self.head_weights(self.subgraph.tensors[product.inputs[1]])
+        weight = self.tensor(output, (heads * outputs, 1, 1, inputs), schema.TensorType.INT8, stored.values)
+        quantization = schema.QuantizationParametersT()
+        quantization.scale, quantization.zeroPoint = stored.scales, np.zeros(len(stored.scales), np.int64)
+        self.subgraph.tensors[weight].quantization = quantization
+        bias = self.tensor(output, (heads * outputs,), schema.TensorType.FLOAT32, stored.zeros)
+        turned = self.reshaped(self.turned(source, HEADS_INSIDE), (1, tokens, 1, heads * inputs))
+        made = self.convolution(turned, weight, bias, schema.ActivationFunctionType.NONE)
+        apart = self.reshaped(made, (1, tokens, heads, outputs))
+        self.add(Kind.TRANSPOSE, [apart, self.constant(HEADS_INSIDE)], output)
+
+    def head_weights(self, tensor: Any) -> HeadWeights:
+        """What becomes of a constant (1, heads, inputs, outputs)."""
+        if tensor.buffer not in self.weights:
+            values = float_data(self.model, tensor)
+            assert values is not None
+            rows = values[0].transpose(0, 2, 1).reshape(-1, values.shape[2])
+            scales = weight_scales(rows, 0)
+            zeros = self.buffer(np.zeros(len(rows), np.float32))
+            self.weights[tensor.buffer] = HeadWeights(self.buffer(quantize_weight(rows, scales, 0)), zeros, scales)
+        return self.weights[tensor.buffer]
+
+    def add_turned(self, product: Any) -> None:
+        """A matrix product whose first operand is transposed before."""
+        axes = [*range(len(self.shape(product.inputs[0])))]
+        turned = self.turned(product.inputs[0], (*axes[:-2], axes[-1], axes[-2]))
+        product.inputs = np.array([turned, product.inputs[1]], np.int32)
+        product.builtinOptions.adjX = False
+        self.operations.append(product)
+
+    def convolution(self, source: int, weight: int, bias: int, activation: int) -> int:
+        """Of (1, rows, 1, inputs) by one cell: (1, rows, 1, outputs)."""
+        options = schema.Conv2DOptionsT()
+        options.padding = schema.Padding.VALID
+        options.strideH, options.strideW, options.dilationHFactor, options.dilationWFactor = 1, STRIDE, 1, 1
+        options.fusedActivationFunction = activation
+        made = self.tensor(source, (1, self.shape(source)[1], 1, self.shape(weight)[0]))
+        self.add(Kind.CONV_2D, [source, weight, bias], made, options, HYBRID_CONVOLUTION)
+        return made
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """Lengths of a tensor's axes."""
+        return tuple(int(length) for length in self.subgraph.tensors[index].shape)
+
+    def reshaped(self, source: int, shape: tuple[int, ...]) -> int:
+        """The same values in another shape, in which one length may be -1."""
+        free = math.prod(self.shape(source)) // abs(math.prod(shape))
+        lengths = tuple(free if length == -1 else length for length in shape)
+        made = self.tensor(source, lengths)
+        self.add(Kind.RESHAPE, [source, self.constant(lengths)], made)
+        return made
+
+    def turned(self, source: int, order: tuple[int, ...]) -> int:
+        """The same values with their axes in another order."""
+        made = self.tensor(source, tuple(self.shape(source)[axis] for axis in order))
+        self.add(Kind.TRANSPOSE, [source, self.constant(order)], made)
+        return made
+
+    def constant(self, values: tuple[int, ...]) -> int:
+        """A new int32 constant."""
+        buffer = self.buffer(np.array(values, np.int32))
+        return self.tensor(0, (len(values),), schema.TensorType.INT32, buffer)
+
+    def buffer(self, content: npt.NDArray[np.generic]) -> int:
+        """Index of a new buffer."""
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(content.tobytes(), np.uint8)
+        self.model.buffers.append(buffer)
+        return len(self.model.buffers) - 1
+
+    def tensor(self, like: int, shape: tuple[int, ...], kind: int = schema.TensorType.FLOAT32, buffer: int = 0) -> int:
+        """A new tensor, named after another; without a buffer a float activation."""
+        tensor, number = schema.TensorT(), len(self.subgraph.tensors)
+        tensor.name = self.subgraph.tensors[like].name + f";{number}".encode()
+        tensor.shape, tensor.type, tensor.buffer = np.array(shape, np.int32), kind, buffer
+        self.subgraph.tensors.append(tensor)
+        return number
+
+    def add(self, kind: int, inputs: list[int], output: int, options: Any = None, version: int = 1) -> None:
+        """One more operation."""
+        operation = schema.OperatorT()
+        operation.opcodeIndex = self.code(kind, version)
+        operation.inputs, operation.outputs = np.array(inputs, np.int32), np.array([output], np.int32)
+        if options is not None:
+            operation.builtinOptionsType, operation.builtinOptions = schema.BuiltinOptions.Conv2DOptions, options
+        self.operations.append(operation)
+
+    def code(self, kind: int, version: int) -> int:
+        """Index of an operation code, added if there is none."""
+        for i, code in enumerate(self.model.operatorCodes):
+            if code.builtinCode == kind and code.version >= version:
+                return i
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = kind
+        code.version = version
+        self.model.operatorCodes.append(code)
+        return len(self.model.operatorCodes) - 1
