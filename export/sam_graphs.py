@@ -17,7 +17,7 @@ from onnx import TensorProto, compose, helper, numpy_helper
 from tinysam.runtime.geometry import LOW_RES_STRIDE
 from tinysam.runtime.labels import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING
 from tinysam.runtime.manifest import Manifest
-from tinysam.runtime.mask_choice import STABILITY_OFFSET, ambiguous_masks
+from tinysam.runtime.mask_choice import STABILITY_OFFSET, offered_masks
 from tinysam.runtime.prompts import BOX_LOGIT
 
 FRAME = 1024
@@ -265,9 +265,9 @@ def choice(g: Wrapping, manifest: Manifest) -> str:
         return g.add("ArgMax", stability(g), axis=1, keepdims=0)
     if rule == "steady":
         score = g.add("Mul", score, g.add("Sqrt", stability(g)))
-    options = ambiguous_masks(tokens)
-    offered = floats(*(0 if place in options else NEVER for place in range(len(tokens))))
-    best = g.add("ArgMax", g.add("Add", score, offered), axis=1, keepdims=0)
+    offered = offered_masks(rule, tokens)
+    added = floats(*(offered.get(place, NEVER) for place in range(len(tokens))))
+    best = g.add("ArgMax", g.add("Add", score, added), axis=1, keepdims=0)
     if rule == "best" or 0 not in tokens:
         return best
     points = g.add("Cast", g.add("GreaterOrEqual", "point_labels", floats(0)), to=TensorProto.FLOAT)

@@ -19,6 +19,17 @@ STABILITY_OFFSET = 1.0
 """Logits above and below 0 between which a stable mask has few pixels, as in SAM and EdgeSAM."""
 
 
+STEADY_LEAD = 0.04
+"""By how much the score of one of masks 1 to 3 has to exceed that of mask 0 under the rule `steady`."""
+
+
+def offered_masks(rule: str, tokens: tuple[int, ...]) -> dict[int, float]:
+    """Places that an ambiguous prompt may get, with what is added to the score of each."""
+    if rule == "steady":
+        return {place: STEADY_LEAD if token == 0 else 0.0 for place, token in enumerate(tokens)}
+    return dict.fromkeys(ambiguous_masks(tokens), 0.0)
+
+
 def ambiguous_masks(tokens: tuple[int, ...]) -> list[int]:
     """Places of the masks of an ambiguous prompt among a decoder's; the single mask if there is no other."""
     return [index for index, token in enumerate(tokens) if token != 0] or [0]
@@ -38,14 +49,16 @@ def choose_mask(
 ) -> Indexes:
     """The mask that a user gets for each of P prompts.
 
-    An ambiguous prompt gets the one of masks 1 to 3 with the highest predicted IoU. Every other prompt gets by rule
+    An ambiguous prompt gets the one of masks 1 to 3 with the highest predicted IoU (`single`, `best`). Every other prompt
+    gets by rule
 
     - `single`: mask 0; of a model without it as `best`;
     - `best`: the one of masks 1 to 3 with the highest predicted IoU.
 
-    `steady` is `single` with the predicted IoU of masks 1 to 3 times the square root of their stability score: of two
-    masks that promise the same, the one with the clearer outline. On photographs of unknown kinds it finds more than
-    predicted IoU alone.
+    `steady` is `single` with the predicted IoU times the square root of the stability score, for an ambiguous prompt as
+    well: of two masks that promise the same, the one with the clearer outline. Of these scores one of masks 1 to 3 needs
+    more than mask 0 has and STEADY_LEAD. That finds more than predicted IoU alone, and rounded files choose as float ones
+    do: masks 1 to 3 often promise nearly the same.
 
     `stability` takes for every prompt, of all masks, the one with the highest stability score (EdgeSAM).
 
@@ -85,8 +98,9 @@ def choose_by_scores(
         if rule == "stability":
             return np.asarray(scores.argmax(axis=1))
         score = iou * np.sqrt(scores)
-    options = np.array(ambiguous_masks(tokens))
-    best: Indexes = options[score[:, options].argmax(axis=1)]
+    offered = offered_masks(rule, tokens)
+    options = np.array(list(offered))
+    best: Indexes = options[(score[:, options] + np.array(list(offered.values()))).argmax(axis=1)]
     if rule == "best" or 0 not in tokens:
         return best
     return np.where(ambiguous, best, tokens.index(0))

@@ -62,13 +62,24 @@ def test_steady_prefers_the_clearer_outline_of_masks_that_promise_the_same() -> 
     masks = np.full((1, 4, 4, 4), -5, np.float32)
     masks[0, 1, :2], masks[0, 1, 2] = 5, -0.5  # 8 of 12 pixels are sure
     masks[0, 2, :2], masks[0, 3, :2] = 5, 5
-    iou = np.array([[0.9, 0.7, 0.6, 0.5]], np.float32)  # 0.7 * sqrt(8 / 12) = 0.57
+    iou = np.array([[0.1, 0.7, 0.6, 0.5]], np.float32)  # 0.7 * sqrt(8 / 12) = 0.57
     click, other = np.array([True]), np.array([False])
     assert choose_mask("steady", (0, 1, 2, 3), iou, click, masks).tolist() == [2]
     assert choose_mask("steady", (0, 1, 2, 3), iou, other, masks).tolist() == [0]
     iou[0, 1] = 0.8  # 0.65
     assert choose_mask("steady", (0, 1, 2, 3), iou, click, masks).tolist() == [1]
     assert choose_mask("steady", (1, 2, 3), iou[:, 1:], other, masks[:, 1:]).tolist() == [0]
+
+
+def test_steady_leaves_mask_0_only_for_one_that_promises_more() -> None:
+    masks, click = np.full((1, 4, 4, 4), 5, np.float32), np.array([True])
+    iou = np.array([[0.6, 0.5, 0.63, 0.2]], np.float32)
+    assert choose_mask("steady", (0, 1, 2, 3), iou, click, masks).tolist() == [0]
+    iou[0, 2] = 0.65
+    assert choose_mask("steady", (0, 1, 2, 3), iou, click, masks).tolist() == [2]
+    masks[0, 0, 1:] = -0.5  # a quarter of mask 0 is sure
+    iou[0, 2] = 0.4
+    assert choose_mask("steady", (0, 1, 2, 3), iou, click, masks).tolist() == [1]
 
 
 @pytest.mark.parametrize("rule", ["single", "best"])

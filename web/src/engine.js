@@ -5,6 +5,7 @@ import { normalize, withInside } from "./resize.js";
 
 export const SCHEMA = 2;
 const STABILITY_OFFSET = 1;
+const STEADY_LEAD = 0.04;
 /** Signatures of the decoder in two calls: predicted IoU of a point's masks; the masks themselves. */
 const [ATTEND, UPSCALE] = ["attend_1x2", "upscale_1"];
 const MAX_THREADS = 8;
@@ -179,9 +180,12 @@ export function chooseMask(rule, tokens, iou, ambiguous, masks) {
   const all = [...tokens.keys()];
   if (rule === "stability") return largest(all, (k) => stability(masks[k].logits, STABILITY_OFFSET));
   if (["single", "steady"].includes(rule) && !ambiguous && tokens.includes(0)) return tokens.indexOf(0);
+  if (rule === "steady") {
+    const steadiness = (k) => Math.sqrt(stability(masks[k].logits, STABILITY_OFFSET));
+    return largest(all, (k) => iou[k] * steadiness(k) + (tokens[k] === 0 ? STEADY_LEAD : 0));
+  }
   const options = all.filter((k) => tokens[k] !== 0);
-  const steadiness = (k) => (rule === "steady" ? Math.sqrt(stability(masks[k].logits, STABILITY_OFFSET)) : 1);
-  return largest(options.length ? options : [0], (k) => iou[k] * steadiness(k));
+  return largest(options.length ? options : [0], (k) => iou[k]);
 }
 
 /** Area above `offset` as a part of the area above `-offset`. */
