@@ -49,16 +49,16 @@ def choose_mask(
 ) -> Indexes:
     """The mask that a user gets for each of P prompts.
 
-    An ambiguous prompt gets the one of masks 1 to 3 with the highest predicted IoU (`single`, `best`). Every other prompt
-    gets by rule
+    An ambiguous prompt gets the one of masks 1 to 3 with the highest predicted IoU (`single`, `best`). Every other
+    prompt gets by rule
 
     - `single`: mask 0; of a model without it as `best`;
     - `best`: the one of masks 1 to 3 with the highest predicted IoU.
 
     `steady` is `single` with the predicted IoU times the square root of the stability score, for an ambiguous prompt as
-    well: of two masks that promise the same, the one with the clearer outline. Of these scores one of masks 1 to 3 needs
-    more than mask 0 has and STEADY_LEAD. That finds more than predicted IoU alone, and rounded files choose as float ones
-    do: masks 1 to 3 often promise nearly the same.
+    well: of two masks that promise the same, the one with the clearer outline. Of these scores one of masks 1 to 3
+    needs more than mask 0 has and STEADY_LEAD. That finds more than predicted IoU alone, and rounded files choose as
+    float ones do: masks 1 to 3 often promise nearly the same.
 
     `stability` takes for every prompt, of all masks, the one with the highest stability score (EdgeSAM).
 
