@@ -26,8 +26,8 @@ class OnnxScheme:
     """Names of those of them whose weights are stored as int8."""
     attention: bool = False
     """Whether the products of attention become integer too, which saves time in the encoder only."""
-    half: bool = False
-    """Whether float operations may compute in fp16."""
+    half: tuple[str, ...] = ()
+    """Kinds of float operations that may compute in fp16, in files for ARM."""
 
     @property
     def signed(self) -> bool:
@@ -67,7 +67,7 @@ def quantize_onnx(
         "float_nodes": sorted(scheme.keep_float),
     }
     quantized = QdqWriter(linear, plan).write()
-    make_cheap(quantized, scheme.half and scheme.signed)
+    make_cheap(quantized, scheme.half if scheme.signed else ())
     return quantized, facts
 
 

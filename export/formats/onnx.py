@@ -32,6 +32,8 @@ from tinysam.runtime.engines.formats import ONNX
 
 OPSET = 20
 """First opset with `Gelu` as one operation; `LayerNormalization` has been one since 17."""
+HALF = {"encoder": ("Gelu", "Conv"), "decoder": ("MatMul",)}
+"""Float operations that compute in fp16 where the processor can, see `tinysam.calibration.onnx_cheap`."""
 
 
 def int8_graph(part: Part, keep_float: frozenset[str], half: bool = False) -> tuple[onnx.ModelProto, dict[str, Any]]:
@@ -40,10 +42,10 @@ def int8_graph(part: Part, keep_float: frozenset[str], half: bool = False) -> tu
     Args:
         part: encoder or decoder.
         keep_float: nodes that stay float.
-        half: whether float operations of an encoder may compute in fp16.
+        half: whether some float operations may compute in fp16, see `HALF`.
     """
     kept, encoder = keep_float | part.always_float(operations.ONNX), part.name == "encoder"
-    scheme = OnnxScheme(part.target, kept, part.stored, attention=encoder, half=half and encoder)
+    scheme = OnnxScheme(part.target, kept, part.stored, attention=encoder, half=HALF[part.name] if half else ())
     return quantize_onnx(part.graph, part.found, scheme)
 
 

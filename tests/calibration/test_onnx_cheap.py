@@ -118,6 +118,38 @@ def test_a_convolution_that_is_to_stay_float_stays() -> None:
     assert kinds(linear_convolutions(convolution(), frozenset({"conv"}))[0]) == ["Conv"]
 
 
+@pytest.mark.parametrize(("shape", "changed"), [(("prompts", 6, 16), True), (("prompts", "points", 16), False)])
+def test_a_norm_of_the_cells_of_any_number_of_prompts(shape: tuple[int | str, ...], changed: bool) -> None:
+    model = norm(shape, 2.0, 3.0)
+    assert ("LayerNormalization" not in kinds(cheap(model))) == changed
+    for prompts in (1, 3):
+        x = 0.05 * values(prompts, 6, 16)
+        np.testing.assert_allclose(run(cheap(model), x), run(model, x), atol=1e-5)
+
+
+def products() -> onnx.ModelProto:
+    """Scores of x with itself, times x, times a constant."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], "turn", perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["x", "t"], ["s"], "scores"),
+        helper.make_node("Softmax", ["s"], ["w"], "softmax"),
+        helper.make_node("MatMul", ["w", "x"], ["v"], "values"),
+        helper.make_node("MatMul", ["v", "c"], ["y"], "constant"),
+    ]
+    return graph(nodes, ("prompts", 6, 16), {"c": values(16, 4)})
+
+
+def test_products_of_activations_compute_in_fp16_and_share_conversions() -> None:
+    changed = onnx.ModelProto.FromString(products().SerializeToString())
+    make_cheap(changed, half=("MatMul",))
+    assert in_half(changed) == {"turn", "scores", "values"}
+    casts = [node.input[0] for node in changed.graph.node if node.op_type == "Cast"]
+    assert sorted(casts) == ["s.half", "v.half", "w", "x"]
+    x = 0.3 * values(3, 6, 16)
+    exact, rounded = run(products(), x), run(changed, x)
+    assert 1e-5 < np.linalg.norm(rounded - exact) / np.linalg.norm(exact) < 2e-3
+
+
 def gelus(groups: int = 1) -> onnx.ModelProto:
     """Convolution, GELU, convolution, GELU that is read twice."""
     rng = np.random.default_rng(0)
@@ -139,7 +171,7 @@ def gelus(groups: int = 1) -> onnx.ModelProto:
 
 def halves(model: onnx.ModelProto) -> onnx.ModelProto:
     changed = onnx.ModelProto.FromString(model.SerializeToString())
-    make_cheap(changed, half=True)
+    make_cheap(changed, half=("Gelu", "Conv"))
     onnx.checker.check_model(changed, full_check=True)
     return changed
 
