@@ -104,11 +104,10 @@ class Graph:
         maker = self.makers.get(node.input[0])
         return maker is None or maker.op_type != "Gelu"
 
-    def is_beside_depthwise(self, node: onnx.NodeProto) -> bool:
-        """Whether a node reads a depthwise convolution, or nothing but such ones read it."""
-        readers = self.readers.get(node.output[0], [])
-        behind = bool(readers) and all(self.is_depthwise(reader) for reader in readers)
-        return behind or self.is_depthwise(self.makers[node.input[0]])
+    def feeds_linear(self, tensor: str) -> bool:
+        """Whether nothing but linear layers computes with a tensor."""
+        readers = self.final_readers(tensor)
+        return bool(readers) and tensor not in self.outputs and all(map(self.is_linear, readers))
 
     def integer_nodes(
         self, keep_float: frozenset[str], engine: Engine = EITHER, attention: bool = False
@@ -126,7 +125,7 @@ class Graph:
             if node.name in keep_float or node.output[0] in self.outputs:
                 continue
             gelu = node.op_type == "Gelu" and node.input[0] in leaving
-            gelu = gelu and (engine.between or self.is_beside_depthwise(node))
+            gelu = gelu and (engine.between or self.feeds_linear(node.output[0]))
             residual = node.op_type == "Add" and self.feeds_only(node.output[0], "Gelu") and set(node.input) <= leaving
             between = gelu or (engine.between and residual)
             products = attention and engine.attention and self.is_attention(node, leaving)

@@ -6,7 +6,7 @@ those kernels can do:
 * Conv: integer in, integer out.
 * Gemm: integer in; its output stays float unless attention follows, which saves a pair at every residual.
 * MatMul of attention: integer in, float out. Its softmax is float: the integer one is scalar code in ONNX Runtime.
-* GELU, LayerNormalization, Softmax, residual additions: float.
+* GELU between integer nodes: integer. Other GELU, LayerNormalization, Softmax, residual additions: float.
 """
 
 from dataclasses import dataclass, field
