@@ -5,7 +5,8 @@
 
        true = a_k predicted + c_k,
 
-   for mask 0 on boxes, for masks 1 to 3 on clicks: what each of them is used for.
+   for masks 1 to 3 on clicks, for mask 0 on boxes, and by the rule `steady` on clicks as well: what each of them is
+   used for.
 3. The lines become part of the last layer of the IoU head, w_k' = a_k w_k and b_k' = a_k b_k + c_k, so that every
    engine has them. The choice between masks 1 to 3 changes with them.
 4. On other photographs it prints the mean IoU of the masks that a user gets, before and after, and the mean true IoU in
@@ -42,6 +43,8 @@ Floats = NDArray[np.float64]
 HEAD = "mask_decoder.iou_prediction_head.layers.2"
 """The layer that gives the predicted IoU of the four masks."""
 KINDS = ("box", "click")
+CLICKS_OF_MASK_0 = 2
+"""Weight of a click beside a box where mask 0 answers both; clicks leave more open, and are overrated without it."""
 PRIOR = 1.0
 """Weight of a slope of 1: that of 25 masks whose predicted IoU is right and has a deviation of 0.2."""
 
@@ -90,11 +93,19 @@ def ask(choice: ModelChoice, folders: Sequence[Path], limit: int, max_masks: int
     return answers
 
 
-def fit_lines(answers: Answers) -> Floats:
+def uses(token: int, rule: str) -> list[str]:
+    """Kinds of prompt that a mask token answers by a rule, each as often as it weighs."""
+    if token != 0:
+        return ["click"]
+    return ["box"] + ["click"] * (CLICKS_OF_MASK_0 if rule == "steady" else 0)
+
+
+def fit_lines(answers: Answers, rule: str) -> Floats:
     """(4, 2) slope and offset of each mask token."""
     lines = []
     for token in range(4):
-        predicted, true = (values[:, token] for values in answers.of("box" if token == 0 else "click"))
+        asked = [answers.of(kind) for kind in uses(token, rule)]
+        predicted, true = (np.concatenate([values[i][:, token] for values in asked]) for i in range(2))
         p, t = predicted - predicted.mean(), true - true.mean()
         slope = (p @ t + PRIOR) / (p @ p + PRIOR)
         lines.append((slope, true.mean() - slope * predicted.mean()))
@@ -135,7 +146,8 @@ def run(args: argparse.Namespace) -> None:
     """Fits, writes, checks."""
     path = weights_path(get_variant(args.variant), args.checkpoint)
     before = ModelChoice("torch", variant=args.variant, checkpoint=path, threads=args.threads)
-    lines = fit_lines(ask(before, args.data, args.limit, args.max_masks))
+    rule = get_variant(args.variant).mask_choice
+    lines = fit_lines(ask(before, args.data, args.limit, args.max_masks), rule)
     for token, (slope, offset) in enumerate(lines):
         print(f"mask {token}: {slope:.3f} predicted {offset:+.3f}")
     state = fold(read_state(path), lines)

@@ -19,7 +19,7 @@ STABILITY_OFFSET = 1.0
 """Logits above and below 0 between which a stable mask has few pixels, as in SAM and EdgeSAM."""
 
 
-STEADY_LEAD = 0.04
+STEADY_LEAD = 0.06
 """By how much the score of one of masks 1 to 3 has to exceed that of mask 0 under the rule `steady`."""
 
 

@@ -5,7 +5,7 @@ import { normalize, withInside } from "./resize.js";
 
 export const SCHEMA = 2;
 const STABILITY_OFFSET = 1;
-const STEADY_LEAD = 0.04;
+const STEADY_LEAD = 0.06;
 /** Signatures of the decoder in two calls: predicted IoU of a point's masks; the masks themselves. */
 const [ATTEND, UPSCALE] = ["attend_1x2", "upscale_1"];
 const MAX_THREADS = 8;
