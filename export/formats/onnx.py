@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tinysam.calibration import operations
 from tinysam.calibration.onnx_int8 import OnnxScheme, quantize_onnx
 from tinysam.calibration.pixel_input import take_pixels_onnx
+from tinysam.calibration.spread import spread
 from tinysam.export.decoder_graph import SelectiveDecoder, decoder_graph
 from tinysam.export.encoder_graph import encoder_graph
 from tinysam.export.errors import ExportError
@@ -46,7 +47,7 @@ def int8_graph(part: Part, keep_float: frozenset[str], half: bool = False) -> tu
     """
     kept, encoder = keep_float | part.always_float(operations.ONNX), part.name == "encoder"
     scheme = OnnxScheme(part.target, kept, part.stored, attention=encoder, half=HALF[part.name] if half else ())
-    return quantize_onnx(part.graph, part.found, scheme)
+    return quantize_onnx(spread(part.graph, part.factors), part.found, scheme)
 
 
 class OnnxQuantizer(Quantizer):

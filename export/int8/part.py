@@ -14,6 +14,7 @@ from tinysam.calibration.equalization import Equalized, equalize
 from tinysam.calibration.onnx_graph import Graph
 from tinysam.calibration.operations import Engine
 from tinysam.calibration.parameters import clipped_weights, replace_onnx
+from tinysam.calibration.spread import find_factors, spread
 from tinysam.calibration.tensor_ranges import TensorRanges, calibrate
 from tinysam.runtime.engines.formats import ONNX
 
@@ -24,8 +25,10 @@ class Calibration:
 
     equalized: dict[str, Equalized]
     """By part."""
+    factors: dict[str, dict[str, Floats]]
+    """By part: what inputs of layers in ONNX files are multiplied by, see `tinysam.calibration.spread`."""
     ranges: dict[str, TensorRanges]
-    """By part, of the equalized graphs."""
+    """By part, of the graphs with these factors."""
     images: dict[str, Any]
     """Description of the image set."""
 
@@ -46,12 +49,14 @@ def calibrate_parts(
         description: of the images.
         method: one of `tinysam.calibration.ranges.METHODS`.
     """
-    equalized, ranges = {}, {}
+    equalized, factors, ranges = {}, {}, {}
     for part, feeds in feeds_of.items():
         source = float_graph(folder, part)
         equalized[part] = equalize(source, feeds)
-        ranges[part] = calibrate(replace_onnx(source, equalized[part].values), feeds, method)
-    return Calibration(equalized, ranges, description)
+        graph = replace_onnx(source, equalized[part].values)
+        factors[part] = find_factors(graph, feeds)
+        ranges[part] = calibrate(spread(graph, factors[part]), feeds, method)
+    return Calibration(equalized, factors, ranges, description)
 
 
 class Part:
@@ -70,6 +75,7 @@ class Part:
     ) -> None:
         self.folder, self.name, self.target, self.patterns = folder, name, target, patterns
         self.found, self.values = calibration.ranges[name], calibration.equalized[name].values
+        self.factors = calibration.factors[name]
 
     @cached_property
     def source(self) -> onnx.ModelProto:
