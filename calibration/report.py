@@ -54,7 +54,7 @@ class Report:
     layers: dict[str, list[LayerError]] = field(default_factory=dict)
     """Part -> its layers in order of execution."""
     files: list[dict[str, Any]] = field(default_factory=list)
-    """Path, size, milliseconds, and for INT8 files agreement with PyTorch."""
+    """Path, size, and for INT8 files agreement with PyTorch."""
     pairs: list[MaskPair] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,7 +96,6 @@ def file_rows(files: list[dict[str, Any]]) -> list[list[str]]:
             [
                 file["path"],
                 f"{file['size_bytes'] / 1e6:.2f} MB",
-                f"{file['milliseconds']:.1f} ms",
                 "" if agreement is None else f"{agreement:.3f}",
                 "" if agreement is None else f"{100 * file['same_mask']:.0f} %",
             ]
@@ -172,7 +171,7 @@ def to_html(report: Report) -> str:
         f"<p>Calibrated on {len(images['images'])} images from {html.escape(str(images['source']))} "
         f"(SHA-256 {html.escape(str(images['sha256']))[:12]}).</p>",
         "<h2>Files</h2>",
-        table(["file", "size", "time here", "mask IoU with PyTorch", "same mask chosen"], file_rows(report.files)),
+        table(["file", "size", "mask IoU with PyTorch", "same mask chosen"], file_rows(report.files)),
         *decision_parts(report.decisions),
         "<h2>What stayed float, and why</h2>",
         table(["operation", "reason"], [list(item) for item in report.float_operations.items()]),

@@ -97,6 +97,11 @@ class ExportSettings:
         return tuple(name for name in self.formats if name in FORMATS and precision in FORMATS[name].precisions)
 
     @property
+    def has_half(self) -> bool:
+        """Whether any of the smaller files may compute in fp16: ONNX files for x86 have none of it."""
+        return self.target == "arm" or bool(self.formats_with("fp16"))
+
+    @property
     def folder(self) -> Path:
         """Where the artifacts go."""
         return self.out / f"{self.variant.name}-{self.image_size}"

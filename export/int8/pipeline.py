@@ -53,7 +53,8 @@ SEARCH_START = "mse"
 
 def quantization_steps(settings: ExportSettings) -> int:
     """How many steps `Quantization.run` shows."""
-    return 2 + (settings.ranges == "search") + 3 * ("int8" in settings.precisions) + ("fp16" in settings.precisions)
+    trials = settings.has_half + (settings.ranges == "search")
+    return 1 + trials + 3 * ("int8" in settings.precisions) + ("fp16" in settings.precisions)
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,10 @@ class Quantization:
         }
         some = runs[:: max(1, len(runs) // SENSITIVITY_IMAGES)][:SENSITIVITY_IMAGES]
         judge = float_judge(floats, [run.feed for run in some], self.settings.seed, self.choose)
-        trial = self.try_half(parts, floats, runs, judge)
+        trial = self.try_half(parts, floats, runs, judge) if self.settings.has_half else None
         files: list[ModelFile] = []
-        quantizers = quantizers_of(parts, self.settings.formats, trial.passed)
-        if "fp16" in self.settings.precisions:
+        quantizers = quantizers_of(parts, self.settings.formats, trial is not None and trial.passed)
+        if trial is not None and "fp16" in self.settings.precisions:
             files += self.write_half(quantizers, trial)
         if "int8" in self.settings.precisions:
             files += self.write_int8(floats, calibration, parts, quantizers, judge)

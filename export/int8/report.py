@@ -1,7 +1,5 @@
 """Gathers the INT8 report of an export."""
 
-import statistics
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +14,10 @@ from tinysam.export.formats import OBSERVED
 from tinysam.export.formats.onnx import int8_graph
 from tinysam.export.int8.budget import Attempt, Sensitivity
 from tinysam.export.int8.part import Part
-from tinysam.export.parity import decoder_cases, encoder_cases
 from tinysam.export.reference import ReferenceCase
 from tinysam.export.tensors import decoder_inputs
-from tinysam.runtime.engines import load_quietly, usable_cores
-from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.graphs import Graphs
 from tinysam.runtime.manifest import ModelFile
-
-REPEATS = 3
 
 
 @dataclass(frozen=True)
@@ -65,27 +58,11 @@ FLOAT_OPERATIONS = {
 }
 
 
-def milliseconds(folder: Path, file: ModelFile, case: ReferenceCase) -> float:
-    """Median time of a file on this machine."""
-    engine = load_quietly(folder / file.path, file, usable_cores())
-    cases = encoder_cases if file.part == "encoder" else decoder_cases
-    signature, inputs, _ = cases(FORMATS[file.engine], [case])[0]
-    if file.part == "encoder":
-        inputs = {"image": case.feed.input_of(file)}
-    times = []
-    for _ in range(REPEATS + 1):
-        start = time.perf_counter()
-        engine.run(signature, dict(inputs))
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times[1:])
-
-
-def file_facts(folder: Path, files: list[ModelFile], case: ReferenceCase) -> list[dict[str, Any]]:
-    """What the report says of each file."""
+def file_facts(files: list[ModelFile]) -> list[dict[str, Any]]:
+    """What the report says of each file: no times, so that the same export gives the same report."""
     facts = []
     for file in files:
         fact: dict[str, Any] = {"path": file.path, "size_bytes": file.size_bytes}
-        fact["milliseconds"] = milliseconds(folder, file, case)
         if file.precision == "int8" and file.parity:
             fact |= {key: file.parity[key] for key in ("mask_iou", "same_mask")}
         facts.append(fact)
@@ -129,7 +106,7 @@ def write_int8_report(
         for s in decisions.best.kept
     }
     report = Report(model, images.describe(), FLOAT_OPERATIONS | kept, decisions.to_dict())
-    report.files = file_facts(folder, files, cases[0])
+    report.files = file_facts(files)
     quantized = [file for file in files if file.precision == "int8"]
     if any(file.engine == OBSERVED.name for file in quantized):
         prompts = [decoder_inputs(OBSERVED, case.embedding, prompt) for case in cases for prompt in case.prompts]

@@ -39,7 +39,11 @@ def test_new_files_and_a_report_then_a_report_alone(
     folder = folder_of(artifacts_dir, tmp_path, {("onnx", "fp32")})
     few = ["--calib-count", "4", "--ranges", "minmax", "--max-drop", "none"]
     assert main([str(folder), *few, "--target", "x86"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"report in {folder / 'report.html'}"
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-1] == f"report in {folder / 'report.html'}"
+    assert "fp16" not in told.err  # ONNX files for x86 have none of it, so it is not tried
+    steps = [line.split("]")[0] for line in told.err.splitlines()]
+    assert steps == [f"[{i + 1}/{len(steps)}" for i in range(len(steps))]
     files = int8_files(folder)
     assert [file.path for file in files] == ["encoder.int8.onnx", "decoder.int8.onnx"]
     report = json.loads((folder / "report.json").read_text())
