@@ -23,7 +23,7 @@ from tinysam.runtime.errors import (
     EXIT_USAGE,
 )
 from tinysam.runtime.outputs import FORMATS
-from tinysam.runtime.process import use_one_blas_thread
+from tinysam.runtime.process import reserve_blas_memory, use_one_blas_thread
 from tinysam.runtime.terminal import prepare_streams
 
 _EXIT_CODES = f"""\
@@ -63,6 +63,7 @@ def _import_command() -> ModuleType:
     finally:
         gc.enable()
     gc.freeze()
+    reserve_blas_memory()
     return command
 
 

@@ -1,8 +1,8 @@
 """What a command asks of its process.
 
 `run_command` ends it with one line and an exit code, `Interrupts` at Ctrl-C and SIGTERM, `quiet_native` keeps what
-native libraries print off the terminal, `use_one_blas_thread` keeps NumPy to one thread, `trim` gives freed memory
-back to the system.
+native libraries print off the terminal, `use_one_blas_thread` keeps NumPy to one thread, `reserve_blas_memory` its
+working memory, `trim` gives freed memory back to the system.
 """
 
 import ctypes
@@ -98,6 +98,14 @@ def use_one_blas_thread() -> None:
     than a quarter of everything's.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def reserve_blas_memory() -> None:
+    """Has OpenBLAS take its working memory now: where none is left, a later product would ask for it without end."""
+    import numpy as np
+
+    square = np.zeros((256, 256), np.float32)
+    np.matmul(square, square, out=square)
 
 
 def trim() -> None:
