@@ -108,6 +108,7 @@ def quantize_tflite(
         "scheme": f"{'static' if operations else 'dynamic'}, int8 weights per channel, int8 activations",
         "ranges": found.method,
         "integer_operations": sorted({operation.kind for operation in operations}),
+        "dynamic_operations": sorted({operation.kind for operation in weights}),
         "float_nodes": sorted(keep_float),
     }
     return bytes(result.quantized_model), facts
