@@ -88,4 +88,5 @@ def test_nothing_in_the_int8_decoder_stops_fp16(artifacts_dir: Path, expected: n
 
 def test_the_int8_decoder_needs_no_xnnpack(artifacts_dir: Path) -> None:
     content = (artifacts_dir / "decoder.int8.tflite").read_bytes()
-    assert error(decode(content, OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES), decode(content)) < 0.01
+    # both round their inputs to 8 bits, each in its own way
+    assert error(decode(content, OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES), decode(content)) < 4 / 127

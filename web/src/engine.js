@@ -123,7 +123,7 @@ export class Model {
     const { mask_choice: rule, mask_tokens: tokens, labels } = this.manifest;
     const present = prompt.filter(([, , label]) => ![labels.padding, labels.absent].includes(label));
     const one = present.length === 1 && [labels.positive, labels.negative].includes(present[0][2]) && !mask;
-    const places = one ? this.ambiguous : [...tokens.keys()];
+    const places = one && rule !== "steady" ? this.ambiguous : [...tokens.keys()];
     const found = this.#choices(masks, iou, places);
     return { masks: found, best: places.indexOf(chooseMask(rule, tokens, iou, one, this.#choices(masks, iou, [...tokens.keys()]))) };
   }
