@@ -22,6 +22,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.tflite_graph import float_data
+from tinysam.calibration.tflite_writer import SubgraphWriter
 
 Op = schema.BuiltinOperator
 NORM = (Op.MEAN, Op.SQUARED_DIFFERENCE, Op.MEAN, Op.ADD, Op.RSQRT, Op.MUL, Op.MUL, Op.MUL, Op.SUB, Op.ADD)
@@ -30,14 +31,12 @@ SIGN = 128
 """How much less a signed byte is than an unsigned one."""
 
 
-class CheapWriter:
+class CheapWriter(SubgraphWriter):
     """Rewrites one signature in place, operation by operation."""
 
     def __init__(self, model: Any, subgraph: Any) -> None:
-        self.model, self.subgraph = model, subgraph
-        self.codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+        super().__init__(model, subgraph)
         self.readers = Counter(int(i) for operation in subgraph.operators for i in operation.inputs)
-        self.operations: list[Any] = []
 
     def write(self) -> None:
         """Replaces the operations."""
@@ -59,7 +58,7 @@ class CheapWriter:
             return 0
         channels = shape[3]
         rows = self.reshape(source, self.tensor(source, [shape[1], shape[2] * channels], "rows"))
-        amount = self.constant(np.stack([edges[1], edges[2] * channels]), "edges")
+        amount = self.new_constant(b"edges", np.stack([edges[1], edges[2] * channels]))
         wide = self.tensor(output, [padded[1], padded[2] * channels], "rows")
         self.reshape(self.emit(Op.PAD, [rows, amount], wide), output)
         return 1
@@ -108,14 +107,6 @@ class CheapWriter:
         self.emit(Op.DEQUANTIZE, [self.emit(Op.QUANTIZE, [source], signed)], operation.outputs[0])
         return 1
 
-    def kind(self, operation: Any) -> int:
-        """Of `schema.BuiltinOperator`."""
-        return int(self.codes[operation.opcodeIndex])
-
-    def shape(self, tensor: int) -> list[int]:
-        """Lengths of a tensor's axes."""
-        return [int(n) for n in self.subgraph.tensors[tensor].shape]
-
     def integers(self, tensor: int) -> npt.NDArray[np.int32] | None:
         """Values of an int32 constant, None for an activation and other types."""
         stored = self.subgraph.tensors[tensor]
@@ -129,45 +120,14 @@ class CheapWriter:
         values: Floats | None = float_data(self.model, self.subgraph.tensors[tensor])
         return values is not None and bool(np.all(values == value))
 
-    def code(self, kind: int) -> int:
-        """Index of an operation code, added if there is none."""
-        if kind not in self.codes:
-            code = schema.OperatorCodeT()
-            code.builtinCode = code.deprecatedBuiltinCode = kind
-            code.version = 1
-            self.model.operatorCodes.append(code)
-            self.codes.append(kind)
-        return self.codes.index(kind)
-
     def tensor(self, like: int, shape: Sequence[int], name: str) -> int:
         """A new activation with type and range of another; its index."""
-        twin, tensor = self.subgraph.tensors[like], schema.TensorT()
-        tensor.name, tensor.shape = twin.name + f";{name}".encode(), np.array(shape, np.int32)
-        tensor.buffer, tensor.type, tensor.quantization = 0, twin.type, twin.quantization
-        self.subgraph.tensors.append(tensor)
-        return len(self.subgraph.tensors) - 1
-
-    def constant(self, values: npt.NDArray[np.int32], name: str) -> int:
-        """A new int32 constant; its index."""
-        buffer, tensor = schema.BufferT(), schema.TensorT()
-        buffer.data = np.frombuffer(values.astype(np.int32).tobytes(), np.uint8)
-        self.model.buffers.append(buffer)
-        tensor.name, tensor.shape = name.encode(), np.array(values.shape, np.int32)
-        tensor.type, tensor.buffer = schema.TensorType.INT32, len(self.model.buffers) - 1
-        self.subgraph.tensors.append(tensor)
-        return len(self.subgraph.tensors) - 1
-
-    def emit(self, kind: int, inputs: Sequence[int], output: int) -> int:
-        """Appends an operation without options; its output."""
-        operation = schema.OperatorT()
-        operation.opcodeIndex = self.code(kind)
-        operation.inputs, operation.outputs = np.array(inputs, np.int32), np.array([output], np.int32)
-        self.operations.append(operation)
-        return output
+        twin = self.subgraph.tensors[like]
+        return self.new_tensor(twin.name + f";{name}".encode(), shape, twin.type, quantization=twin.quantization)
 
     def reshape(self, source: int, output: int) -> int:
         """Appends a RESHAPE; its output."""
-        return self.emit(Op.RESHAPE, [source, self.constant(np.array(self.shape(output)), "shape")], output)
+        return self.emit(Op.RESHAPE, [source, self.new_constant(b"shape", self.shape(output))], output)
 
 
 def make_cheap(model: Any) -> None:

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.qparams import quantize_weight, weight_scales
 from tinysam.calibration.tflite_graph import float_data
+from tinysam.calibration.tflite_writer import SubgraphWriter
 
 Kind = schema.BuiltinOperator
 STRIDE = 2
@@ -54,7 +54,7 @@ class HeadWeights:
     """(heads * outputs,)"""
 
 
-class HalfForms:
+class HalfForms(SubgraphWriter):
     """Rewrites one signature.
 
     Args:
@@ -64,8 +64,8 @@ class HalfForms:
     """
 
     def __init__(self, model: Any, subgraph: Any, weights: dict[int, HeadWeights]) -> None:
-        self.model, self.subgraph, self.weights = model, subgraph, weights
-        self.operations: list[Any] = []
+        super().__init__(model, subgraph)
+        self.weights = weights
 
     def rewrite(self) -> None:
         """Goes through the operations in their order."""
@@ -80,11 +80,6 @@ class HalfForms:
             else:
                 self.operations.append(operation)
         self.subgraph.operators = self.operations
-
-    def kind(self, operation: Any) -> int:
-        """Of `schema.BuiltinOperator`."""
-        code = self.model.operatorCodes[operation.opcodeIndex]
-        return int(max(code.builtinCode, code.deprecatedBuiltinCode))
 
     def is_hybrid(self, operation: Any) -> bool:
         """Whether a layer has int8 weights and float inputs."""
@@ -102,7 +97,7 @@ class HalfForms:
         weight.shape = np.array([weight.shape[0], 1, 1, weight.shape[-1]], np.int32)
         rows = self.reshaped(source, (1, -1, 1, weight.shape[-1]))
         made = self.convolution(rows, layer.inputs[1], layer.inputs[2], layer.builtinOptions.fusedActivationFunction)
-        self.add(Kind.RESHAPE, [made, self.constant(self.shape(output))], output)
+        self.emit(Kind.RESHAPE, [made, self.constant(self.shape(output))], output)
 
     def add_heads(self, product: Any) -> None:
         """(1, heads, T, inputs) by (1, heads, inputs, outputs) as a grouped convolution of T cells."""
@@ -118,7 +113,7 @@ class HalfForms:
         turned = self.reshaped(self.turned(source, HEADS_INSIDE), (1, tokens, 1, heads * inputs))
         made = self.convolution(turned, weight, bias, schema.ActivationFunctionType.NONE)
         apart = self.reshaped(made, (1, tokens, heads, outputs))
-        self.add(Kind.TRANSPOSE, [apart, self.constant(HEADS_INSIDE)], output)
+        self.emit(Kind.TRANSPOSE, [apart, self.constant(HEADS_INSIDE)], output)
 
     def head_weights(self, tensor: Any) -> HeadWeights:
         """What becomes of a constant (1, heads, inputs, outputs)."""
@@ -146,63 +141,34 @@ class HalfForms:
         options.strideH, options.strideW, options.dilationHFactor, options.dilationWFactor = 1, STRIDE, 1, 1
         options.fusedActivationFunction = activation
         made = self.tensor(source, (1, self.shape(source)[1], 1, self.shape(weight)[0]))
-        self.add(Kind.CONV_2D, [source, weight, bias], made, options, HYBRID_CONVOLUTION)
+        self.emit(Kind.CONV_2D, [source, weight, bias], made, HYBRID_CONVOLUTION)
+        self.operations[-1].builtinOptionsType = schema.BuiltinOptions.Conv2DOptions
+        self.operations[-1].builtinOptions = options
         return made
-
-    def shape(self, index: int) -> tuple[int, ...]:
-        """Lengths of a tensor's axes."""
-        return tuple(int(length) for length in self.subgraph.tensors[index].shape)
 
     def reshaped(self, source: int, shape: tuple[int, ...]) -> int:
         """The same values in another shape, in which one length may be -1."""
         free = math.prod(self.shape(source)) // abs(math.prod(shape))
         lengths = tuple(free if length == -1 else length for length in shape)
         made = self.tensor(source, lengths)
-        self.add(Kind.RESHAPE, [source, self.constant(lengths)], made)
+        self.emit(Kind.RESHAPE, [source, self.constant(lengths)], made)
         return made
 
     def turned(self, source: int, order: tuple[int, ...]) -> int:
         """The same values with their axes in another order."""
         made = self.tensor(source, tuple(self.shape(source)[axis] for axis in order))
-        self.add(Kind.TRANSPOSE, [source, self.constant(order)], made)
+        self.emit(Kind.TRANSPOSE, [source, self.constant(order)], made)
         return made
 
     def constant(self, values: tuple[int, ...]) -> int:
         """A new int32 constant."""
-        buffer = self.buffer(np.array(values, np.int32))
-        return self.tensor(0, (len(values),), schema.TensorType.INT32, buffer)
-
-    def buffer(self, content: npt.NDArray[np.generic]) -> int:
-        """Index of a new buffer."""
-        buffer = schema.BufferT()
-        buffer.data = np.frombuffer(content.tobytes(), np.uint8)
-        self.model.buffers.append(buffer)
-        return len(self.model.buffers) - 1
+        return self.new_constant(self.name(0), values)
 
     def tensor(self, like: int, shape: tuple[int, ...], kind: int = schema.TensorType.FLOAT32, buffer: int = 0) -> int:
         """A new tensor, named after another; without a buffer a float activation."""
-        tensor, number = schema.TensorT(), len(self.subgraph.tensors)
-        tensor.name = self.subgraph.tensors[like].name + f";{number}".encode()
-        tensor.shape, tensor.type, tensor.buffer = np.array(shape, np.int32), kind, buffer
-        self.subgraph.tensors.append(tensor)
-        return number
+        return self.new_tensor(self.name(like), shape, kind, buffer)
 
-    def add(self, kind: int, inputs: list[int], output: int, options: Any = None, version: int = 1) -> None:
-        """One more operation."""
-        operation = schema.OperatorT()
-        operation.opcodeIndex = self.code(kind, version)
-        operation.inputs, operation.outputs = np.array(inputs, np.int32), np.array([output], np.int32)
-        if options is not None:
-            operation.builtinOptionsType, operation.builtinOptions = schema.BuiltinOptions.Conv2DOptions, options
-        self.operations.append(operation)
-
-    def code(self, kind: int, version: int) -> int:
-        """Index of an operation code, added if there is none."""
-        for i, code in enumerate(self.model.operatorCodes):
-            if code.builtinCode == kind and code.version >= version:
-                return i
-        code = schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = kind
-        code.version = version
-        self.model.operatorCodes.append(code)
-        return len(self.model.operatorCodes) - 1
+    def name(self, like: int) -> bytes:
+        """For the next new tensor, after another."""
+        name: bytes = self.subgraph.tensors[like].name + f";{len(self.subgraph.tensors)}".encode()
+        return name

@@ -100,21 +100,17 @@ class Part:
 
     def always_float(self, engine: Engine) -> frozenset[str]:
         """Nodes of the blocks that are float in any case in one engine."""
-        return frozenset(
-            node
-            for block in self.blocks
-            if block.always_float or any(fnmatch(block.name, pattern) for pattern in engine.float_blocks)
-            for node in block.nodes
-        )
+        always = (node for block in self.blocks if block.always_float for node in block.nodes)
+        return self.nodes_of(engine.float_blocks).union(always)
 
     def dynamic(self, engine: Engine) -> frozenset[str]:
         """Nodes of the blocks with float inputs and int8 weights in one engine."""
-        return frozenset(
-            node
-            for block in self.blocks
-            if any(fnmatch(block.name, pattern) for pattern in engine.dynamic_blocks)
-            for node in block.nodes
-        )
+        return self.nodes_of(engine.dynamic_blocks)
+
+    def nodes_of(self, patterns: tuple[str, ...]) -> frozenset[str]:
+        """Nodes of the blocks whose name matches one of the patterns."""
+        chosen = (block for block in self.blocks if any(fnmatch(block.name, pattern) for pattern in patterns))
+        return frozenset(node for block in chosen for node in block.nodes)
 
     @cached_property
     def stored(self) -> frozenset[str]:
