@@ -123,7 +123,7 @@ export class Model {
     const { mask_choice: rule, mask_tokens: tokens, labels } = this.manifest;
     const present = prompt.filter(([, , label]) => ![labels.padding, labels.absent].includes(label));
     const one = present.length === 1 && [labels.positive, labels.negative].includes(present[0][2]) && !mask;
-    const places = one && rule !== "steady" ? this.ambiguous : [...tokens.keys()];
+    const places = one ? offeredMasks(rule, tokens) : [...tokens.keys()];
     const found = this.#choices(masks, iou, places);
     return { masks: found, best: places.indexOf(chooseMask(rule, tokens, iou, one, this.#choices(masks, iou, [...tokens.keys()]))) };
   }
@@ -180,12 +180,16 @@ export function chooseMask(rule, tokens, iou, ambiguous, masks) {
   const all = [...tokens.keys()];
   if (rule === "stability") return largest(all, (k) => stability(masks[k].logits, STABILITY_OFFSET));
   if (["single", "steady"].includes(rule) && !ambiguous && tokens.includes(0)) return tokens.indexOf(0);
-  if (rule === "steady") {
-    const steadiness = (k) => Math.sqrt(stability(masks[k].logits, STABILITY_OFFSET));
-    return largest(all, (k) => iou[k] * steadiness(k) + (tokens[k] === 0 ? STEADY_LEAD : 0));
-  }
-  const options = all.filter((k) => tokens[k] !== 0);
-  return largest(options.length ? options : [0], (k) => iou[k]);
+  const steadiness = (k) => Math.sqrt(stability(masks[k].logits, STABILITY_OFFSET));
+  const score = (k) => iou[k] * steadiness(k) + (tokens[k] === 0 ? STEADY_LEAD : 0);
+  return largest(offeredMasks(rule, tokens), rule === "steady" ? score : (k) => iou[k]);
+}
+
+/** Places in the mask axis that one click may get. */
+function offeredMasks(rule, tokens) {
+  const all = [...tokens.keys()];
+  const ambiguous = all.filter((k) => tokens[k] !== 0);
+  return ["steady", "stability"].includes(rule) || !ambiguous.length ? all : ambiguous;
 }
 
 /** Area above `offset` as a part of the area above `-offset`. */
