@@ -2,14 +2,15 @@
 
 For every annotated mask, its box and one click in its middle are answered by the fp32 ONNX files and by each INT8
 candidate. Reported: mean IoU with the truth and its difference to fp32 in points, mean IoU of the candidate's mask with
-the fp32 mask, and how often both choose the same of their masks by predicted IoU.
+the fp32 mask, how often both choose the same of their masks by predicted IoU, and the relative error of the image
+embedding, norm(candidate - fp32) / norm(fp32), as a mean over the photographs.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -62,31 +63,49 @@ def rows(kind: str, answer: Answers, reference: Answers, truth: NDArray[np.bool_
         yield Row(kind, float(right[i]), float(alike[i]), bool(answer.chosen[i] == reference.chosen[i]))
 
 
-def compare(segmenters: dict[str, Segmenter], picture: Image.Image, masks: Sequence[Mask]) -> dict[str, list[Row]]:
-    """Rows of every candidate for one photograph; the first segmenter is the reference."""
+@dataclass
+class Found:
+    """What one candidate gave, photograph after photograph."""
+
+    rows: list[Row] = field(default_factory=list)
+    embedding_errors: list[float] = field(default_factory=list)
+    """Of each photograph, relative to the reference's embedding."""
+
+
+def relative_error(some: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    """norm(some - reference) / norm(reference)."""
+    return float(np.linalg.norm(some - reference) / np.linalg.norm(reference))
+
+
+def compare(
+    segmenters: dict[str, Segmenter], picture: Image.Image, masks: Sequence[Mask], found: dict[str, Found]
+) -> None:
+    """Adds every candidate's answers for one photograph to `found`; the first segmenter is the reference."""
     truth = np.stack([mask.decode().astype(bool) for mask in masks])
-    found: dict[str, list[Row]] = {name: [] for name in segmenters}
     expected: dict[str, Answers] = {}
+    embedding: NDArray[np.float32] | None = None
     for name, segmenter in segmenters.items():
         segmenter.set_image(picture)
+        own = segmenter.get_image_embedding()
+        embedding = own if embedding is None else embedding
+        found[name].embedding_errors.append(relative_error(own, embedding))
         for kind, prompts in prompts_of(segmenter, masks, truth).items():
             answer = decode(segmenter, prompts)
-            found[name] += rows(kind, answer, expected.setdefault(kind, answer), truth)
-    return found
+            found[name].rows += rows(kind, answer, expected.setdefault(kind, answer), truth)
 
 
-def summary(found: dict[str, list[Row]]) -> dict[str, dict[str, float]]:
+def summary(found: dict[str, Found]) -> dict[str, dict[str, float]]:
     """Candidate -> figures by kind of prompt."""
     reference = next(iter(found))
     means = {
-        name: {kind: float(np.mean([row.truth for row in rows if row.kind == kind])) for kind in KINDS}
-        for name, rows in found.items()
+        name: {kind: float(np.mean([row.truth for row in one.rows if row.kind == kind])) for kind in KINDS}
+        for name, one in found.items()
     }
     result: dict[str, dict[str, float]] = {}
-    for name, rows in found.items():
-        result[name] = {}
+    for name, one in found.items():
+        result[name] = {"embedding_error": float(np.mean(one.embedding_errors))}
         for kind in KINDS:
-            some = [row for row in rows if row.kind == kind]
+            some = [row for row in one.rows if row.kind == kind]
             result[name] |= {
                 f"{kind}_iou": means[name][kind],
                 f"{kind}_points": 100 * (means[name][kind] - means[reference][kind]),
@@ -99,13 +118,13 @@ def summary(found: dict[str, list[Row]]) -> dict[str, dict[str, float]]:
 def table(result: dict[str, dict[str, float]]) -> str:
     """Markdown."""
     head = "| | " + " | ".join(f"{kind}: IoU | difference, points | IoU with fp32 | same mask" for kind in KINDS)
-    lines = [head + " |", "| --- |" + " ---: |" * 4 * len(KINDS)]
+    lines = [head + " | embedding error |", "| --- |" + " ---: |" * (4 * len(KINDS) + 1)]
     for name, f in result.items():
         cells = [
             f"{f[f'{k}_iou']:.3f} | {f[f'{k}_points']:+.2f} | {f[f'{k}_agreement']:.3f} | {100 * f[f'{k}_same']:.1f} %"
             for k in KINDS
         ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {f['embedding_error']:.4f} |")
     return "\n".join(lines)
 
 
@@ -146,14 +165,12 @@ def run(arguments: argparse.Namespace) -> None:
     reference, candidates = open_models(arguments, "int8")
     segmenters = {"fp32": reference} | candidates
     photos = spread(read_coco(arguments.data), arguments.limit)
-    found: dict[str, list[Row]] = {name: [] for name in segmenters}
+    found = {name: Found() for name in segmenters}
     for photo, picture in tqdm(prefetch(read_photo, photos), total=len(photos), unit="photo"):
-        if picture is None:
-            continue
-        for name, new in compare(segmenters, picture, spread(photo.masks, arguments.max_masks)).items():
-            found[name] += new
+        if picture is not None:
+            compare(segmenters, picture, spread(photo.masks, arguments.max_masks), found)
     result = summary(found)
-    print(f"{len(photos)} photographs, {len(found['fp32']) // len(KINDS)} masks\n\n{table(result)}")
+    print(f"{len(photos)} photographs, {len(found['fp32'].rows) // len(KINDS)} masks\n\n{table(result)}")
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

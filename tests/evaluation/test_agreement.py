@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinysam.evaluation.agreement import Row, main, rows, summary, table
+from tinysam.evaluation.agreement import Found, Row, main, relative_error, rows, summary, table
 from tinysam.evaluation.naive import main as write
 from tinysam.evaluation.prompted import Answers
 
@@ -34,17 +34,22 @@ def test_rows_by_hand() -> None:
 
 
 def test_summary_and_table_by_hand() -> None:
-    found = {
-        "fp32": [Row("box", 0.6, 1, True), Row("box", 0.8, 1, True), Row("click", 0.5, 1, True)],
-        "mine": [Row("box", 0.5, 0.9, True), Row("box", 0.8, 0.7, False), Row("click", 0.6, 0.95, True)],
-    }
+    reference = [Row("box", 0.6, 1, True), Row("box", 0.8, 1, True), Row("click", 0.5, 1, True)]
+    mine = [Row("box", 0.5, 0.9, True), Row("box", 0.8, 0.7, False), Row("click", 0.6, 0.95, True)]
+    found = {"fp32": Found(reference, [0, 0]), "mine": Found(mine, [0.01, 0.03])}
     result = summary(found)
     assert result["mine"]["box_points"] == pytest.approx(-5)
     assert result["mine"]["box_agreement"] == pytest.approx(0.8)
     assert result["mine"]["box_same"] == 0.5
     assert table(result).splitlines()[-1] == (
-        "| mine | 0.650 | -5.00 | 0.800 | 50.0 % | 0.600 | +10.00 | 0.950 | 100.0 % |"
+        "| mine | 0.650 | -5.00 | 0.800 | 50.0 % | 0.600 | +10.00 | 0.950 | 100.0 % | 0.0200 |"
     )
+
+
+def test_relative_error_by_hand() -> None:
+    reference = np.array([[3, 4]], np.float32)
+    assert relative_error(np.array([[3, 4.5]], np.float32), reference) == pytest.approx(0.1)
+    assert relative_error(reference, reference) == 0
 
 
 def test_a_missing_set_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,6 +72,8 @@ def test_real_files_and_naive_ones(
     assert list(found) == ["fp32", f"{artifacts_dir} onnx", f"{naive} onnx"]
     reference, ours, theirs = found.values()
     assert (reference["box_points"], reference["box_agreement"], reference["box_same"]) == (0, 1, 1)
+    assert reference["embedding_error"] == 0
+    assert all(0 < int8["embedding_error"] < 0.2 for int8 in (ours, theirs))
     # Drawn pictures are too easy to tell which of the two is nearer to fp32; that neither equals it is seen.
     assert all(0.9 < int8["box_agreement"] < 1 for int8 in (ours, theirs))
     assert ours["box_agreement"] != theirs["box_agreement"]
