@@ -25,13 +25,14 @@ from tinysam.device.arm.root import BOARDS, BOOKWORM, cache_folder
 from tinysam.device.arm.wheels import WheelsUnavailable
 from tinysam.runtime.engines.formats import FORMATS, FileFormat
 from tinysam.runtime.errors import TinySamError
-from tinysam.runtime.geometry import Frame
+from tinysam.runtime.geometry import LOW_RES_STRIDE, Frame
 from tinysam.runtime.graphs import Graphs
-from tinysam.runtime.labels import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PADDING, POSITIVE
+from tinysam.runtime.labels import POSITIVE
 from tinysam.runtime.locate import find_artifacts
 from tinysam.runtime.manifest import read_manifest
-from tinysam.runtime.mask_choice import choose_mask, is_ambiguous
+from tinysam.runtime.mask_choice import choose_mask
 from tinysam.runtime.preprocess import resize
+from tinysam.runtime.prompts import Prompts, assemble
 
 CPU = "cortex-a76"
 CLICKS = 3
@@ -77,35 +78,38 @@ def run_graphs(graphs: Graphs, inputs: Arrays, board: Emulator | None) -> Arrays
             return dict(found)
 
 
-def clicks_of(frame: Frame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(P, 2, 2) and (P, 2): clicks on a grid, each with SAM's padding point."""
+def clicks_of(frame: Frame, side: int) -> Prompts:
+    """Clicks on a grid; `side`: of low-res masks."""
     height, width = frame.input_size
     places = (np.arange(CLICKS) + 0.5) / CLICKS
     points = np.stack(np.meshgrid(places * width, places * height), -1).reshape(-1, 1, 2)
-    coords = np.concatenate([points, np.zeros_like(points)], axis=1).astype(np.float32)
-    return coords, np.tile(np.array([POSITIVE, PADDING], np.float32), (len(coords), 1))
+    return assemble(frame, side, points, np.full(points.shape[:2], POSITIVE), in_model_frame=True)
 
 
-def boxes_of(masks: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The same of the boxes of low-res masks (P, h, w) that are not empty."""
+def boxes_of(frame: Frame, masks: NDArray[np.bool_], fill: bool) -> Prompts:
+    """The boxes of low-res masks (P, side, side) that are not empty; `fill`: with the filled box as mask prompt."""
     corners = []
     for mask in masks:
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if len(rows) > 1 and len(columns) > 1:
-            corners.append(4 * np.array([[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]], np.float32))
-    return np.array(corners, np.float32).reshape(-1, 2, 2), np.tile(
-        np.array([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], np.float32), (len(corners), 1)
-    )
+            corners.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+    boxes = LOW_RES_STRIDE * np.array(corners, np.float32).reshape(-1, 4)
+    return assemble(frame, masks.shape[-1], boxes=boxes, fill_boxes=fill, in_model_frame=True)
 
 
-def chosen(found: Arrays, inputs: Arrays, i: int, graphs: Graphs) -> NDArray[np.bool_]:
-    """(P, h, w) the masks of photograph `i` that a user gets."""
-    masks, iou = found[f"masks_{i}"], found[f"iou_{i}"]
-    logits = np.where(masks, 1, -1).astype(np.float32)
-    rule, tokens = graphs.manifest.mask_choice, graphs.manifest.mask_tokens
-    index = choose_mask(rule, tokens, iou, is_ambiguous(inputs[f"labels_{i}"]), logits)
-    picked: NDArray[np.bool_] = masks[np.arange(len(masks)), index]
+def chosen(found: Arrays, i: int, prompts: Prompts, graphs: Graphs) -> NDArray[np.bool_]:
+    """(P, side, side) the masks of photograph `i` that a user gets."""
+    logits, iou = found[f"logits_{i}"], found[f"iou_{i}"]
+    index = choose_mask(graphs.manifest.mask_choice, graphs.manifest.mask_tokens, iou, prompts.ambiguous, logits)
+    picked: NDArray[np.bool_] = logits[np.arange(len(logits)), index] > 0
     return picked
+
+
+def as_arrays(prompts: list[Prompts]) -> Arrays:
+    """The prompts of every photograph, as the program on the board reads them."""
+    return {
+        f"{name}_{i}": value for i, one in enumerate(prompts) for name, value in vars(one).items() if value is not None
+    }
 
 
 def encoder_inputs(graphs: Graphs, pictures: list[Image.Image]) -> Arrays:
@@ -120,31 +124,28 @@ def compare(
 ) -> dict[str, Arrays]:
     """Precision and place -> kind of prompt -> IoU of every mask with that of the fp32 files on this machine."""
     graphs = {one: Graphs(folder, form.name, one, 1) for one in ("fp32", *precisions)}
-    images = encoder_inputs(graphs["fp32"], pictures)
-    prompts: dict[str, Arrays] = {"click": {}, "box": {}}
-    side = graphs["fp32"].manifest.image_size
-    for i, picture in enumerate(pictures):
-        coords, labels = clicks_of(Frame((picture.height, picture.width), side))
-        prompts["click"] |= {f"coords_{i}": coords, f"labels_{i}": labels}
-    expected = {"click": run_graphs(graphs["fp32"], images | prompts["click"], None)}
-    for i in range(len(pictures)):
-        coords, labels = boxes_of(chosen(expected["click"], prompts["click"], i, graphs["fp32"]))
-        prompts["box"] |= {f"coords_{i}": coords, f"labels_{i}": labels}
-    expected["box"] = run_graphs(graphs["fp32"], images | prompts["box"], None)
+    reference = graphs["fp32"]
+    side, images = reference.manifest.image_size, encoder_inputs(reference, pictures)
+    frames = [Frame((picture.height, picture.width), side) for picture in pictures]
 
-    def agreement(kind: str, found: Arrays, one: str) -> NDArray[np.float64]:
-        asked, ious = prompts[kind], []
-        for i in range(len(pictures)):
-            masks = chosen(expected[kind], asked, i, graphs["fp32"])
-            ious.append(mask_iou(chosen(found, asked, i, graphs[one]), masks))
-        return np.concatenate(ious)
+    def masks_of(found: Arrays, kind: str, one: str) -> list[NDArray[np.bool_]]:
+        return [chosen(found, i, asked, graphs[one]) for i, asked in enumerate(prompts[kind])]
+
+    prompts = {"click": [clicks_of(frame, side // LOW_RES_STRIDE) for frame in frames]}
+    expected = {"click": masks_of(run_graphs(reference, images | as_arrays(prompts["click"]), None), "click", "fp32")}
+    fill = reference.manifest.box_masks
+    prompts["box"] = [boxes_of(frame, masks, fill) for frame, masks in zip(frames, expected["click"], strict=True)]
+    expected["box"] = masks_of(run_graphs(reference, images | as_arrays(prompts["box"]), None), "box", "fp32")
 
     result: dict[str, Arrays] = {}
     for one in precisions:
         own = encoder_inputs(graphs[one], pictures)
         for place, where in (("on this machine", None), (f"on {CPU}", board)):
-            found = {kind: run_graphs(graphs[one], own | asked, where) for kind, asked in prompts.items()}
-            result[f"{form.title} {one} {place}"] = {kind: agreement(kind, found[kind], one) for kind in prompts}
+            result[f"{form.title} {one} {place}"] = {
+                kind: np.concatenate(list(map(mask_iou, masks_of(found, kind, one), expected[kind])))
+                for kind, asked in prompts.items()
+                for found in [run_graphs(graphs[one], own | as_arrays(asked), where)]
+            }
     return result
 
 

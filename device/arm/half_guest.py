@@ -1,7 +1,8 @@
 """The program that runs on the emulated board: masks of the runtime for photographs and prompts made on the host.
 
 Started by `half.py` as a script with an artifact folder, backend, precision, an `.npz` with `image_<i>`, `coords_<i>`
-(P, 2, 2) and `labels_<i>` (P, 2), and the `.npz` to write `masks_<i>` and `iou_<i>` to.
+(P, N, 2), `labels_<i>` (P, N) and perhaps `mask_input_<i>`, and the `.npz` to write `logits_<i>` (P, masks, side, side)
+and `iou_<i>` (P, masks) to.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ def main(folder: str, backend: str, precision: str, source: str, destination: st
     with np.load(source) as given:
         for i in range(sum(name.startswith("image_") for name in given)):
             embedding = graphs.encode(given[f"image_{i}"])
-            logits, iou = graphs.decode(embedding, Prompts(given[f"coords_{i}"], given[f"labels_{i}"]))
-            found[f"masks_{i}"], found[f"iou_{i}"] = logits > 0, iou
+            prompts = Prompts(given[f"coords_{i}"], given[f"labels_{i}"], given.get(f"mask_input_{i}"))
+            found[f"logits_{i}"], found[f"iou_{i}"] = graphs.decode(embedding, prompts)
     np.savez(Path(destination), **found)
 
 
