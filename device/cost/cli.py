@@ -20,6 +20,7 @@ from tinysam.runtime.cli import add_version
 from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.errors import TinySamError
 from tinysam.runtime.locate import find_artifacts
+from tinysam.runtime.manifest import PRECISIONS
 
 FAILURES = (TinySamError, DebianUnavailable, WheelsUnavailable, CompilerMissing, MeasureError, OSError, ValueError)
 
@@ -103,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cpu", nargs="+", choices=BOARDS, default=list(BOARDS))
     parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help="attend: without drawing masks")
     parser.add_argument("--backend", nargs="+", choices=tuple(FORMATS), default=list(FORMATS))
-    parser.add_argument("--precision", nargs="+", choices=("fp32", "int8"), default=["fp32", "int8"])
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--ops", action="store_true", help="attribute the counts to operations")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON record to update, such as docs/arm-cost.json")
     parser.add_argument(

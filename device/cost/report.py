@@ -16,7 +16,7 @@ from tinysam.runtime.atomic import write_atomically
 from tinysam.runtime.engines.formats import FORMATS
 
 HEADINGS = ("dot product", "other vector", "load/store", "branch", "other")
-RATIOS = ("dot product share", "per GMAC", "INT8 / fp32")
+RATIOS = ("dot product share", "per GMAC", "of fp32")
 ENGINE_NAMES = {name: form.title for name, form in FORMATS.items()}
 
 
@@ -54,7 +54,7 @@ class Row:
 
     @property
     def group(self) -> tuple[str, str, str, str]:
-        """What fp32 and INT8 have in common."""
+        """What the precisions have in common."""
         return self.model, self.part, self.engine, self.cpu
 
     def record(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def by_kind(operations: Iterable[Operation]) -> dict[str, Kind]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown: millions of instructions by class, the dot products' share, the cost of 1 GMAC, INT8 to fp32."""
+    """Markdown: millions of instructions by class, the dot products' share, the cost of 1 GMAC, the part of fp32's."""
     fp32 = {row.group: row.counts.total for row in rows if row.precision == "fp32"}
     lines = [
         f"| model | part | engine | processor | precision | total | {' | '.join(HEADINGS)} | {' | '.join(RATIOS)} |",
@@ -103,7 +103,7 @@ def table(rows: Sequence[Row]) -> str:
     for row in sorted(rows, key=lambda row: (row.group, row.precision)):
         classes = " | ".join(_millions(getattr(row.counts, name)) for name in CLASSES)
         base = fp32.get(row.group)
-        ratio = f"**{row.counts.total / base:.3f}**" if row.precision == "int8" and base else ""
+        ratio = f"**{row.counts.total / base:.3f}**" if base and row.precision != "fp32" else ""
         dots = f"{row.counts.dot_product / row.counts.total:.0%}" if row.counts.dot_product else ""
         cost = f"{row.counts.total / row.macs * 1e3:,.0f}" if row.macs else ""
         cells = [row.model, row.part, ENGINE_NAMES[row.engine], row.cpu, row.precision, _millions(row.counts.total)]

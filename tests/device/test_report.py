@@ -20,11 +20,13 @@ def row(precision: str, counts: Counts, *operations: Operation, cpu: str = "cort
     )
 
 
-def test_int8_rows_show_their_share_of_the_same_files_fp32_count() -> None:
+def test_other_precisions_show_their_share_of_the_same_parts_fp32_count() -> None:
     fp32 = row("fp32", Counts(vector=2_000_000))
     int8 = row("int8", Counts(dot_product=300_000, branch=500_000), macs=4_000_000)
     other_board = row("fp32", Counts(vector=9_000_000), cpu="cortex-a72")
-    lines = table([int8, other_board, fp32]).splitlines()
+    half = row("fp16", Counts(vector=1_100_000))
+    lines = table([int8, other_board, half, fp32]).splitlines()
+    assert lines[-3].endswith("| fp16 | 1.1 | 0.0 | 1.1 | 0.0 | 0.0 | 0.0 |  |  | **0.550** |")
     assert lines[-1].endswith("| int8 | 0.8 | 0.3 | 0.0 | 0.0 | 0.5 | 0.0 | 38% | 200 | **0.400** |")
     assert lines[-2].endswith("| fp32 | 2.0 | 0.0 | 2.0 | 0.0 | 0.0 | 0.0 |  |  |  |")
     assert {line.count("|") for line in lines} == {15}
