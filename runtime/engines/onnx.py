@@ -32,6 +32,7 @@ def open_session(
     save_optimized: Path | None = None,
     optimize: bool = True,
     profile: Path | None = None,
+    by_priority: bool = False,
 ) -> ort.InferenceSession:
     """A quiet session on the CPU: the one place where options of sessions are set.
 
@@ -43,6 +44,8 @@ def open_session(
         save_optimized: where to save the graph as it is optimized for this processor.
         optimize: else the graph is run as it is, because it was optimized before, or to see its own operations.
         profile: beginning of the path of a profile that the session writes.
+        by_priority: run nodes in the order of the graph. By default those that end in outputs of their own may come
+            last, when all that they read is in memory.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -53,6 +56,8 @@ def open_session(
         options.optimized_model_filepath = str(save_optimized)
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if by_priority:
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     if profile:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
