@@ -1,5 +1,5 @@
 """An encoder with random weights as an artifact folder, for counting only: the instructions executed do not depend on
-the weights, and official checkpoints need not be at hand.
+the weights, and official checkpoints need not be at hand. INT8 files are those of a model that bears fp16.
 
     python -m tinysam.device.cost.random_encoder tinysam 1024 build/arm/models
 """
@@ -58,7 +58,7 @@ def export_encoder(name: str, size: int, out: Path) -> Path:
     blocks = graph_class(sam.image_encoder).BLOCKS
     calibration = calibrate_parts(target, {"encoder": [{"image": image} for image in images]}, {}, "mse")
     parts = {"encoder": Part(target, "encoder", calibration, "arm", blocks)}
-    quantizers = quantizers_of(parts, tuple(WRITERS), half=False)
+    quantizers = quantizers_of(parts, tuple(WRITERS), half=True)
     files = [model_file(target, "encoder", "fp32", engine, size, 1) for engine in WRITERS]
     files += [file for engine in WRITERS for file in write_int8(quantizers[engine], {}, size, 1)]
     manifest = Manifest(

@@ -106,7 +106,8 @@ def table(rows: Sequence[Row]) -> str:
         ratio = f"**{row.counts.total / base:.3f}**" if base and row.precision != "fp32" else ""
         dots = f"{row.counts.dot_product / row.counts.total:.0%}" if row.counts.dot_product else ""
         cost = f"{row.counts.total / row.macs * 1e3:,.0f}" if row.macs else ""
-        cells = [row.model, row.part, ENGINE_NAMES[row.engine], row.cpu, row.precision, _millions(row.counts.total)]
+        engine = f"{ENGINE_NAMES[row.engine]} {row.version.split()[-1]}"
+        cells = [row.model, row.part, engine, row.cpu, row.precision, _millions(row.counts.total)]
         cells += [classes, dots, cost, ratio]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -27,6 +27,7 @@ def test_other_precisions_show_their_share_of_the_same_parts_fp32_count() -> Non
     half = row("fp16", Counts(vector=1_100_000))
     lines = table([int8, other_board, half, fp32]).splitlines()
     assert lines[-3].endswith("| fp16 | 1.1 | 0.0 | 1.1 | 0.0 | 0.0 | 0.0 |  |  | **0.550** |")
+    assert lines[-1].startswith("| nano-448 | encoder | ONNX Runtime 1.31.1 | cortex-a76 |")
     assert lines[-1].endswith("| int8 | 0.8 | 0.3 | 0.0 | 0.0 | 0.5 | 0.0 | 38% | 200 | **0.400** |")
     assert lines[-2].endswith("| fp32 | 2.0 | 0.0 | 2.0 | 0.0 | 0.0 | 0.0 |  |  |  |")
     assert {line.count("|") for line in lines} == {15}
