@@ -6,7 +6,8 @@ from typing import Any
 import onnx
 
 from tinysam.calibration.gelu import gelu_source
-from tinysam.calibration.onnx_cheap import linear_convolutions, make_cheap
+from tinysam.calibration.onnx_cheap import make_cheap
+from tinysam.calibration.onnx_convolutions import linear_convolutions
 from tinysam.calibration.onnx_graph import Graph
 from tinysam.calibration.onnx_qdq import Plan, QdqWriter
 from tinysam.calibration.operations import ONNX
@@ -49,8 +50,8 @@ def quantize_onnx(
         CalibrationError: a tensor has no range.
     """
     linear, sources = linear_convolutions(model, scheme.keep_float | before_gelu(Graph(model), scheme.keep_float))
-    nodes = Graph(linear).integer_nodes(scheme.keep_float, ONNX, scheme.attention)
     ranges = found.ranges | {name: found.ranges[source] for name, source in sources.items()}
+    nodes = Graph(linear).integer_nodes(scheme.keep_float, ONNX, scheme.attention)
     ranges |= {node.input[0]: gelu_source(ranges[node.input[0]]) for node in nodes if node.op_type == "Gelu"}
     plan = Plan(
         signed=scheme.signed,

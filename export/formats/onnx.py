@@ -15,10 +15,12 @@ import numpy as np
 import onnx
 import onnxsim
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from tinysam.calibration import operations
 from tinysam.calibration.onnx_int8 import OnnxScheme, quantize_onnx
+from tinysam.calibration.optional_input import skip_unless_given
 from tinysam.calibration.pixel_input import take_pixels_onnx
 from tinysam.calibration.spread import spread
 from tinysam.export.decoder_graph import SelectiveDecoder, decoder_graph
@@ -34,7 +36,10 @@ from tinysam.runtime.engines.formats import ONNX
 OPSET = 20
 """First opset with `Gelu` as one operation; `LayerNormalization` has been one since 17."""
 HALF = {"encoder": ("Gelu", "Conv"), "decoder": ("MatMul",)}
-"""Float operations that compute in fp16 where the processor can, see `tinysam.calibration.onnx_cheap`."""
+"""Float operations that compute in fp16 where the processor can, see `tinysam.calibration.onnx_half`."""
+
+MASK_PROMPT = "decoder.mask_prompt.last"
+"""Constant of a decoder's last product with the mask prompt, see `tinysam.export.decoder_prompts.MaskPrompt`."""
 
 
 def int8_graph(part: Part, keep_float: frozenset[str], half: bool = False) -> tuple[onnx.ModelProto, dict[str, Any]]:
@@ -50,6 +55,14 @@ def int8_graph(part: Part, keep_float: frozenset[str], half: bool = False) -> tu
     return quantize_onnx(spread(part.graph, part.factors), part.found, scheme)
 
 
+def skip_absent_mask(model: onnx.ModelProto) -> None:
+    """Changes a decoder in place: it computes the embedding of a mask prompt only where there is one."""
+    (node,) = (node for node in model.graph.node if set(node.input) & {MASK_PROMPT})
+    (last,) = (tensor for tensor in model.graph.initializer if tensor.name == MASK_PROMPT)
+    no_mask = numpy_helper.to_array(last)[-1]
+    skip_unless_given(model, "has_mask_input", node.output[0], no_mask[None, None].copy())
+
+
 class OnnxQuantizer(Quantizer):
     """INT8 files with quantize and dequantize operations (QDQ)."""
 
@@ -60,6 +73,8 @@ class OnnxQuantizer(Quantizer):
         model, facts = int8_graph(self.part, keep_float, self.half)
         if self.part.name == "encoder":
             take_pixels_onnx(model, MEAN, STD)
+        else:
+            skip_absent_mask(model)
         onnx.save(model, self.path("int8"))
         return facts
 

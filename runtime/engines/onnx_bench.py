@@ -86,16 +86,16 @@ def count_macs(path: Path, signature: str | None, lengths: Mapping[str, int], va
     nodes = {
         event["name"].removesuffix("_kernel_time"): event["args"] for event in events if "_kernel_time" in event["name"]
     }
-    return sum(_onnx_macs(node, weights.get(name)) for name, node in nodes.items())
+    return sum(_onnx_macs(node, weights.get(name, {})) for name, node in nodes.items())
 
 
-def _onnx_macs(node: Mapping[str, Any], weight: Shape | None) -> int:
-    """Of one operation, by the profiler's account of it and the shape of its second operand if that is constant."""
+def _onnx_macs(node: Mapping[str, Any], constants: Mapping[int, Shape]) -> int:
+    """Of one operation, by the profiler's account of it and the shapes of those of its operands that are constant."""
     kind = node["op_name"]
     if kind not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
         return 0
-    computed = [_shape(operand) for operand in node["input_type_shape"]]
-    left, right = computed[0], weight or computed[1]
+    computed = iter(node["input_type_shape"])
+    left, right = (constants[i] if i in constants else _shape(next(computed)) for i in (0, 1))
     out = math.prod(_shape(node["output_type_shape"][0]))
     if kind == "Conv":
         return out * math.prod(right[1:])
@@ -112,21 +112,28 @@ def _shape(operand: Mapping[str, Shape]) -> Shape:
     return shape
 
 
-def _onnx_weights(model: bytes) -> dict[str, Shape]:
-    """Node name -> shape of its second operand, where that is an initializer."""
-    (graph,) = (content for field, content in _fields(memoryview(model)) if field == 7)
-    parts = list(_fields(graph))
-    shapes = {}
-    for _, tensor in (part for part in parts if part[0] == 5):
-        fields = list(_fields(tensor))
-        shapes[_only(fields, 8)] = [value for field, value in fields if field == 1]
-    found: dict[str, Shape] = {}
-    for _, node in (part for part in parts if part[0] == 1):
-        fields = list(_fields(node))
-        operands = [bytes(value).decode() for field, value in fields if field == 1]
-        if len(operands) > 1 and operands[1] in shapes:
-            found[_only(fields, 3)] = shapes[operands[1]]
+def _onnx_weights(model: bytes) -> dict[str, dict[int, Shape]]:
+    """Node name -> which of its operands are initializers, and their shapes."""
+    (whole,) = (content for field, content in _fields(memoryview(model)) if field == 7)
+    shapes: dict[str, Shape] = {}
+    found: dict[str, dict[int, Shape]] = {}
+    for graph in _onnx_graphs(whole):
+        for tensor in (content for field, content in _fields(graph) if field == 5):
+            fields = list(_fields(tensor))
+            shapes[_only(fields, 8)] = [value for field, value in fields if field == 1]
+        for node in (list(_fields(content)) for field, content in _fields(graph) if field == 1):
+            operands = [bytes(value).decode() for field, value in node if field == 1]
+            found[_only(node, 3)] = {i: shapes[name] for i, name in enumerate(operands) if name in shapes}
     return found
+
+
+def _onnx_graphs(graph: memoryview) -> Iterator[memoryview]:
+    """A graph and those in the attributes of its nodes."""
+    yield graph
+    for node in (content for field, content in _fields(graph) if field == 1):
+        for attribute in (content for field, content in _fields(node) if field == 5):
+            for branch in (content for field, content in _fields(attribute) if field == 6):
+                yield from _onnx_graphs(branch)
 
 
 def _only(message: list[tuple[int, Any]], wanted: int) -> str:

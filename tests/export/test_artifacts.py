@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from tinysam.calibration.feeds import image_feed
@@ -50,6 +51,15 @@ def test_the_manifest_speaks_of_no_machine(artifacts_dir: Path) -> None:
     quantization = json.loads(text)["files"][-1]["quantization"]
     assert quantization["calibration"]["sha256"]
     assert quantization["integer_operations"] or quantization["dynamic_operations"]
+
+
+def test_the_int8_onnx_decoder_computes_a_mask_prompt_only_if_there_is_one(artifacts_dir: Path) -> None:
+    graph = onnx.load(artifacts_dir / ONNX.file_name("decoder", "int8")).graph
+    (choice,) = (node for node in graph.node if node.op_type == "If")
+    branches = {attribute.name: [node.op_type for node in attribute.g.node] for attribute in choice.attribute}
+    assert branches["else_branch"] == ["Identity"]
+    assert {"Conv", "InstanceNormalization", "Gelu", "MatMul"} <= set(branches["then_branch"])
+    assert "mask_input" not in {name for node in graph.node for name in node.input}
 
 
 @pytest.mark.parametrize("engine", ["onnx", "tflite"])

@@ -48,6 +48,28 @@ def test_operations_of_an_onnx_file_are_counted_by_hand(tmp_path: Path) -> None:
     assert count_macs(path, lengths={"n": 1}) == 8 * 9 * 2 * 9 + 8 * 9 * 5 + 8 * 5 * 8 + 8 * 5 * 6
 
 
+def test_products_in_a_branch_and_of_a_constant_on_the_left_are_counted(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    make, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    weights = {"left": (3, 4), "right": (5, 6), "none": (1, 6)}
+    stored = [onnx.numpy_helper.from_array(np.ones(s, np.float32), n) for n, s in weights.items()]
+    stored.append(onnx.numpy_helper.from_array(np.zeros(1, np.float32), "zero"))
+    then = onnx.helper.make_graph([make("MatMul", ["p", "right"], ["t"], name="a")], "then", [], [value("t", 1, None)])
+    other = onnx.helper.make_graph([make("Identity", ["none"], ["e"])], "else", [], [value("e", 1, None)])
+    nodes = [
+        make("MatMul", ["left", "x"], ["p"], name="b"),  # (3, 5)
+        make("Greater", ["flag", "zero"], ["c"]),
+        make("If", ["c"], ["y"], then_branch=then, else_branch=other),  # (3, 6)
+    ]
+    graph = onnx.helper.make_graph(
+        nodes, "g", [value("x", 1, [4, 5]), value("flag", 1, [1])], [value("y", 1, None)], stored
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8), path)
+    assert count_macs(path) == 3 * 4 * 5 + 3 * 5 * 6
+    assert count_macs(path, values={"flag": 0}) == 3 * 4 * 5
+
+
 @pytest.mark.parametrize("precision", limit.PRECISIONS)
 def test_a_fully_connected_layer_is_counted_and_computed(tmp_path: Path, precision: str) -> None:
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
