@@ -6,7 +6,9 @@
    photograph's border: holes. Those smaller than a share of the mask's area are filled.
 2. Of the foreground's connected parts remove those that are smaller than a share of that area; the largest stays.
 
-Logits change their sign and keep their size, so that upscaling draws no outline where the part was.
+Logits change their sign and keep their size, so that upscaling draws no outline where the part was. Parts are
+4-connected, holes and islands alike: between two cells that touch at a corner only, upscaling draws a line of either
+sign, so that what hangs together by corners alone may come apart.
 
 `remove_small_regions` does it on the runs of a mask at the photograph's size, by a number of pixels. Connected parts
 are 8-connected for holes and islands alike, as in SAM's function of that name.
@@ -64,12 +66,12 @@ def clean_masks(logits: Floats, cleaning: Cleaning, size: tuple[int, int]) -> Fl
 
 
 def _small_parts(mask: NDArray[np.bool_], min_area: float, keep_border: bool) -> NDArray[np.bool_]:
-    """The connected parts with fewer pixels; not the largest, or with `keep_border` none that reaches the border."""
+    """The 4-connected parts with fewer pixels; not the largest, or with `keep_border` none that reaches the border."""
     small = np.zeros_like(mask)
     if min_area <= 0 or not mask.any():
         return small
     runs = Rle.encode(mask)
-    label, areas = components(runs)
+    label, areas = components(runs, corners=False)
     column, top, bottom = runs.column_runs()
     stays = areas >= min_area
     if keep_border:
@@ -92,15 +94,18 @@ def remove_small_regions(mask: Rle, min_area: float) -> tuple[Rle, bool]:
     return cleaned, not np.array_equal(cleaned.counts, mask.counts)
 
 
-def components(mask: Rle) -> tuple[Ints, Ints]:
-    """The 8-connected component of every column run of a mask, numbered from 0, and the components' areas in pixels."""
+def components(mask: Rle, corners: bool) -> tuple[Ints, Ints]:
+    """The component of every column run of a mask, numbered from 0, and the components' areas in pixels.
+
+    With `corners` pixels that touch at a corner only are connected too: 8-connected instead of 4-connected.
+    """
     column, top, bottom = mask.column_runs()
     stride = mask.size[0] + 2
     start, stop = column * stride + top, column * stride + bottom
-    # Runs of the next column that a run touches, corners included: from the first that ends at or below its top
-    # to the last that starts at or above its bottom.
-    first = np.searchsorted(stop, start + stride, side="left")
-    last = np.searchsorted(start, stop + stride, side="right")
+    # Runs of the next column that a run touches: from the first that ends below its top, or with corners at it, to the
+    # last that starts above its bottom, or at it.
+    first = np.searchsorted(stop, start + stride, side="left" if corners else "right")
+    last = np.searchsorted(start, stop + stride, side="right" if corners else "left")
     touching = np.maximum(last - first, 0)
     left: Ints = np.repeat(np.arange(len(column)), touching)
     right = np.asarray(
@@ -125,7 +130,7 @@ def _union(count: int, left: Ints, right: Ints) -> Ints:
 
 
 def _without_small(mask: Rle, min_area: float, keep_largest: bool) -> Rle:
-    label, areas = components(mask)
+    label, areas = components(mask, corners=True)
     keep = areas >= min_area
     if keep_largest and len(areas) and not keep.any():
         keep[areas.argmax()] = True

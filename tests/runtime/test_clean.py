@@ -18,13 +18,13 @@ SIZE = (40, 48)
 def expected(mask: np.ndarray, islands: float, holes: float) -> np.ndarray:
     """The same by scikit-image: holes do not touch the border, the largest island stays."""
     area = mask.sum()
-    background = label(~mask, connectivity=2)
+    background = label(~mask, connectivity=1)
     border = np.unique(np.concatenate([background[0], background[-1], background[:, 0], background[:, -1]]))
     filled = mask.copy()
     for part in np.setdiff1d(np.unique(background), [0, *border]):
         if (background == part).sum() < holes * area:
             filled[background == part] = True
-    parts = label(filled, connectivity=2)
+    parts = label(filled, connectivity=1)
     sizes = np.bincount(parts.ravel())[1:]
     for part in np.flatnonzero(sizes < islands * area):
         if part != sizes.argmax():
@@ -64,6 +64,18 @@ def test_no_outline_is_left_where_a_speck_or_a_pinhole_was() -> None:
     masks = frame.upscaler.masks(clean_mask(logits, Cleaning(0.05, 0.05), frame.low_res_size))
     assert label(masks, connectivity=2).max() == label(~masks, connectivity=2).max() == 1
     assert label(frame.upscaler.masks(logits)).max() == 2
+
+
+def test_what_touches_at_a_corner_only_is_no_part_of_the_rest() -> None:
+    logits = np.full((16, 16), -6, np.float32)
+    logits[2:10, 2:10] = 6
+    logits[1, 1] = 4
+    logits[9, 9], logits[8, 8] = -6, -4  # outside and a hole
+    frame = Frame((200, 200), 64)
+    raw = frame.upscaler.masks(logits)
+    masks = frame.upscaler.masks(clean_mask(logits, Cleaning(0.05, 0.05), frame.low_res_size))
+    assert label(raw, connectivity=2).max() == label(~raw, connectivity=2).max() == 2
+    assert label(masks, connectivity=2).max() == label(~masks, connectivity=2).max() == 1
 
 
 def test_predict_cleans_only_if_it_is_asked_to(tmp_path: Path) -> None:

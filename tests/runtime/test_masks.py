@@ -63,9 +63,10 @@ def test_damaged_coco_text_is_refused(text: str) -> None:
 @given(masks, st.integers(0, 12))
 def test_regions_are_those_of_opencv(mask: np.ndarray, min_area: int) -> None:
     cv2 = pytest.importorskip("cv2")
-    _, areas = components(Rle.encode(mask))
-    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    assert sorted(areas) == sorted(stats[1:, -1])
+    for connectivity in (4, 8):
+        _, areas = components(Rle.encode(mask), corners=connectivity == 8)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=connectivity)
+        assert sorted(areas) == sorted(stats[1:, -1])
     cleaned, changed = remove_small_regions(Rle.encode(mask), min_area)
     expected = opencv_clean(cv2, opencv_clean(cv2, mask, min_area, holes=True), min_area, holes=False)
     assert cleaned.area == expected.sum()

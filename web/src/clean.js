@@ -35,7 +35,7 @@ export function cleanMask(logits, { islands, holes }, { width, height, side }) {
   return cleaned;
 }
 
-/** The 8-connected parts of the cells with this value, in the order of their first column. */
+/** The 4-connected parts of the cells with this value, in the order of their first column. */
 function parts(mask, value, width, height) {
   const seen = new Uint8Array(mask.length);
   const found = [];
@@ -49,13 +49,11 @@ function parts(mask, value, width, height) {
       for (let next = 0; next < cells.length; next++) {
         const [x, y] = [cells[next] % width, Math.floor(cells[next] / width)];
         touchesBorder ||= x === 0 || y === 0 || x === width - 1 || y === height - 1;
-        for (let v = Math.max(0, y - 1); v <= Math.min(height - 1, y + 1); v++) {
-          for (let u = Math.max(0, x - 1); u <= Math.min(width - 1, x + 1); u++) {
-            const at = v * width + u;
-            if (seen[at] || mask[at] !== value) continue;
-            seen[at] = 1;
-            cells.push(at);
-          }
+        for (const [u, v] of [[x - 1, y], [x + 1, y], [x, y - 1], [x, y + 1]]) {
+          const at = v * width + u;
+          if (u < 0 || v < 0 || u >= width || v >= height || seen[at] || mask[at] !== value) continue;
+          seen[at] = 1;
+          cells.push(at);
         }
       }
       found.push({ cells, touchesBorder });
