@@ -183,7 +183,7 @@ def run_one(
     if source.is_video:
         from tinysam.runtime.video import Tracker, run_video
 
-        tracker = Tracker(segmenter, prompts)
+        tracker = Tracker(segmenter, prompts, not options.raw)
         return run_video(source, tracker, Path(options.out), "json" in options.format, options.frames)
     times: dict[str, float] = {}
     photo = _decode(times, source, options)

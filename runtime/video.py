@@ -51,15 +51,15 @@ class Track:
 class Tracker:
     """Follows objects through frames, each of which is segmented by itself."""
 
-    def __init__(self, segmenter: Segmenter, prompts: Sequence[ObjectPrompt]) -> None:
-        """`prompts`: one for each object, in pixels of the first frame.
+    def __init__(self, segmenter: Segmenter, prompts: Sequence[ObjectPrompt], clean: bool = True) -> None:
+        """`prompts`: one for each object, in pixels of the first frame. `clean`: as for `segment`.
 
         Raises:
             PromptError: no prompt.
         """
         if not prompts:
             raise PromptError("a video needs something to follow: give --point or --box in its first frame")
-        self._segmenter = segmenter
+        self._segmenter, self._clean = segmenter, clean
         self.tracks = [Track(prompt) for prompt in prompts]
 
     def step(self, frame: Image.Image, name: str = "frame") -> Result:
@@ -68,7 +68,8 @@ class Tracker:
         Raises:
             PromptError: the first prompts do not fit the frame.
         """
-        result = segment(self._segmenter, frame, [track.prompt for track in self.tracks], name=name)
+        prompts = [track.prompt for track in self.tracks]
+        result = segment(self._segmenter, frame, prompts, name=name, clean=self._clean)
         for track, mask in zip(self.tracks, result.masks, strict=True):
             _advance(track, mask)
         return result

@@ -3,13 +3,16 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.runtime import disc_model
 from tests.runtime.test_cli import Ran
 from tinysam.runtime import Segmenter, errors
+from tinysam.runtime.manifest import Cleaning
 from tinysam.runtime.masks.rle import Rle
 from tinysam.runtime.objects import ObjectPrompt
 from tinysam.runtime.results import MaskRecord
@@ -121,6 +124,30 @@ def test_video_file_gives_an_overlay_video_and_tracks(
         mask = Rle.from_coco((HEIGHT, WIDTH), one["segmentation"]["counts"]).decode()
         assert mask[30, 40]
     assert sorted(path.name for path in Path("out").iterdir()) == ["clip.overlay.mp4", "clip.tracks.jsonl"]
+
+
+def test_masks_are_cleaned_unless_they_are_asked_for_raw(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = disc_model.build(tmp_path / "model", cleaning=Cleaning(0.1, 0.1))
+    exact = Segmenter.decode
+
+    def decode_with_speck(*arguments: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+        masks, iou = exact(*arguments, **options)
+        masks[..., 0, 0] = 60
+        return masks, iou
+
+    monkeypatch.setattr(Segmenter, "decode", decode_with_speck)
+    monkeypatch.chdir(tmp_path)
+    common = (str(clip), "--model", str(model), "--point", "60,40", "--format", "json", "--frames", "1")
+    speck = []
+    for more in ((), ("--raw",)):
+        assert Ran((*common, *more), capfd).code == 0
+        line = json.loads(Path("out/clip.tracks.jsonl").read_text())
+        mask = Rle.from_coco((HEIGHT, WIDTH), line["objects"][0]["segmentation"]["counts"]).decode()
+        assert mask[40, 60]
+        speck.append(bool(mask[1, 1]))
+    assert speck == [False, True]
 
 
 @pytest.mark.parametrize(
