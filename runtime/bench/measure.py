@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from tinysam.runtime import engines
-from tinysam.runtime.bench.limit import product_rate
+from tinysam.runtime.bench.limit import product_precision, product_rate
 from tinysam.runtime.bench.macs import click_macs
 from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.everything.generator import segment_everything
@@ -74,8 +74,9 @@ def measure(case: Case, image: str | None, repeats: int, everything: bool) -> di
 
     Returns:
         `stages_ms` (name -> median, p95), `load_ms` (name -> once), `first_result_ms`, `rss_mb` (what -> MB),
-        `image_size` (width, height), `gmac` (stage -> of one run), `product_gmac_s` (rate of a large matrix product of
-        this precision in this process), and `everything` (ms, prompts, masks) if asked for.
+        `image_size` (width, height), `gmac` (stage -> of one run), `product` and `product_gmac_s` (precision and
+        rate of the large matrix product that was measured in this process), and `everything` (ms, prompts, masks) if
+        asked for.
     """
     rss = {"started": _rss_mb()}
     source = Path(image) if image else _synthetic()
@@ -110,6 +111,7 @@ def measure(case: Case, image: str | None, repeats: int, everything: bool) -> di
         "first_result_ms": first_ms,
         "rss_mb": rss,
         "gmac": _gmac(segmenter, Path(case.model)),
+        "product": product_precision(case.precision),
         "product_gmac_s": product_rate(case.precision, case.threads),
     }
     if everything:

@@ -51,7 +51,7 @@ def table(case: Case, figures: dict[str, Any]) -> str:
         found = figures["everything"]
         lines.append(f"  {'everything':<16}{found['ms']:>12.1f}  {found['prompts']} prompts, {found['masks']} masks")
     if product:
-        lines.append(f"  a large {case.precision} matrix product: {product:.1f} GMAC/s")
+        lines.append(f"  a large {figures['product']} matrix product: {product:.1f} GMAC/s")
     memory = ", ".join(f"{what} {megabytes:.0f}" for what, megabytes in figures["rss_mb"].items())
     lines.append(f"  peak memory in MB: {memory}")
     return "\n".join(lines)

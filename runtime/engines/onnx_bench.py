@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tinysam.runtime.bench.limit import Job, left_type, matrix
+from tinysam.runtime.bench.limit import Job, left_type, matrix, product_precision
 from tinysam.runtime.engines import usable_cores
 from tinysam.runtime.engines.onnx import open_session
 
@@ -33,15 +33,16 @@ def product_job(precision: str, threads: int, side: int) -> Job:
 def onnx_product(precision: str, side: int) -> bytes:
     """An ONNX file: `left` (side, side) times a constant matrix."""
     kinds = {np.float32: 1, np.uint8: 2, np.int8: 3}
-    left, right = left_type(precision), np.float32 if precision == "fp32" else np.int8
-    name = "MatMul" if precision == "fp32" else "MatMulInteger"
+    is_float = product_precision(precision) == "fp32"
+    left, right = left_type(precision), np.float32 if is_float else np.int8
+    name = "MatMul" if is_float else "MatMulInteger"
     node = _text(1, "left") + _text(1, "right") + _text(2, "out") + _text(4, name)
     weights = (
         _number(1, side) * 2 + _number(2, kinds[right]) + _text(8, "right") + _field(9, matrix(right, side).tobytes())
     )
     graph = _field(1, node) + _text(2, "product") + _field(5, weights)
     graph += _field(11, _tensor("left", kinds[left], side)) + _field(
-        12, _tensor("out", 1 if precision == "fp32" else _INT32, side)
+        12, _tensor("out", 1 if is_float else _INT32, side)
     )
     return _number(1, 8) + _field(7, graph) + _field(8, _text(1, "") + _number(2, 13))
 

@@ -12,7 +12,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tinysam.runtime.bench.limit import Job, matrix
+from tinysam.runtime.bench.limit import Job, matrix, product_precision
 from tinysam.runtime.engines.tflite import Interpreter
 
 
@@ -20,15 +20,15 @@ def product_job(precision: str, threads: int, side: int) -> Job:
     """One product of (side, side) matrices."""
     interpreter = Interpreter(model_content=tflite_product(precision, side), num_threads=threads)
     interpreter.allocate_tensors()
-    left = matrix(np.float32 if precision == "fp32" else np.int8, side)
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], left)
+    (left,) = interpreter.get_input_details()
+    interpreter.set_tensor(left["index"], matrix(left["dtype"], side))
     invoke: Job = interpreter.invoke
     return invoke
 
 
 def tflite_product(precision: str, side: int) -> bytes:
     """A TFLite file: a fully connected layer of (side, side) inputs."""
-    is_float = precision == "fp32"
+    is_float = product_precision(precision) == "fp32"
     kind = schema.TensorType.FLOAT32 if is_float else schema.TensorType.INT8
     model, graph, operator, code = schema.ModelT(), schema.SubGraphT(), schema.OperatorT(), schema.OperatorCodeT()
     empty, weights = schema.BufferT(), schema.BufferT()

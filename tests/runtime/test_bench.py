@@ -26,7 +26,7 @@ def report(disc_artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_a_table_shows_every_figure_and_the_fraction_of_the_matrix_product(report: Path) -> None:
     case = json.loads(report.read_text())["cases"][0]
     case["stages_ms"]["encoder"]["median"] = 20.0
-    text = table(Case(case["model"], "onnx", "fp32", 1), case | {"gmac": {"encoder": 0.5}, "product_gmac_s": 100.0})
+    text = table(Case(case["model"], "tflite", "fp16", 1), case | {"gmac": {"encoder": 0.5}, "product_gmac_s": 100.0})
     for shown in (*STAGES, "load encoder", "first result", "everything", "peak memory"):
         assert shown in text
     (encoder,) = (line.split() for line in text.splitlines() if line.startswith("  encoder"))

@@ -10,7 +10,7 @@ from tinysam.runtime.bench import limit
 from tinysam.runtime.bench.limit import product_jobs
 from tinysam.runtime.bench.macs import click_macs, count_macs
 from tinysam.runtime.engines.formats import FORMATS
-from tinysam.runtime.manifest import read_manifest
+from tinysam.runtime.manifest import PRECISIONS, read_manifest
 
 
 def bench_tools(engine: str) -> ModuleType:
@@ -70,7 +70,7 @@ def test_products_in_a_branch_and_of_a_constant_on_the_left_are_counted(tmp_path
     assert count_macs(path, values={"flag": 0}) == 3 * 4 * 5
 
 
-@pytest.mark.parametrize("precision", limit.PRECISIONS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_fully_connected_layer_is_counted_and_computed(tmp_path: Path, precision: str) -> None:
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
     path = tmp_path / "product.tflite"
@@ -78,7 +78,7 @@ def test_a_fully_connected_layer_is_counted_and_computed(tmp_path: Path, precisi
     assert count_macs(path) == 32**3
     model = interpreter.Interpreter(model_path=str(path))
     model.allocate_tensors()
-    kind = np.float32 if precision == "fp32" else np.int8
+    kind = np.int8 if precision == "int8" else np.float32
     left = np.zeros((32, 32), kind)
     left[3, 4] = 1
     model.set_tensor(model.get_input_details()[0]["index"], left)
@@ -87,13 +87,14 @@ def test_a_fully_connected_layer_is_counted_and_computed(tmp_path: Path, precisi
     np.testing.assert_allclose(out[3], limit.matrix(kind, 32)[:, 4])
 
 
-@pytest.mark.parametrize("precision", limit.PRECISIONS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_product_of_onnxruntime_is_numpys(precision: str) -> None:
     pytest.importorskip("onnxruntime")
     (found,) = product_jobs(precision, 1, 64)["onnx"]()
-    left, right = limit.left_type(precision), np.float32 if precision == "fp32" else np.int8
-    wide = np.float64 if precision == "fp32" else np.int64
+    left, right = limit.left_type(precision), np.int8 if precision == "int8" else np.float32
+    wide = np.int64 if precision == "int8" else np.float64
     expected = limit.matrix(left, 64).astype(wide) @ limit.matrix(right, 64).astype(wide)
+    assert found.dtype == (np.int32 if precision == "int8" else np.float32)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
