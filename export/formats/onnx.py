@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tinysam.calibration import operations
 from tinysam.calibration.onnx_int8 import OnnxScheme, quantize_onnx
 from tinysam.calibration.optional_input import skip_unless_given
+from tinysam.calibration.pixel_columns import multiply_pixels
 from tinysam.calibration.pixel_input import take_pixels_onnx
 from tinysam.calibration.spread import spread
 from tinysam.export.decoder_graph import SelectiveDecoder, decoder_graph
@@ -73,6 +74,8 @@ class OnnxQuantizer(Quantizer):
         model, facts = int8_graph(self.part, keep_float, self.half)
         if self.part.name == "encoder":
             take_pixels_onnx(model, MEAN, STD)
+            if self.part.target == "arm":
+                multiply_pixels(model)
         else:
             skip_absent_mask(model)
         onnx.save(model, self.path("int8"))

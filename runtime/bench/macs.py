@@ -2,7 +2,8 @@
 
 Only matrix products and convolutions count, as is usual: element-wise operations are the overhead that a rate in
 GMAC/s shows. The count is that of the graph as it was written, whatever the engine makes of it: the same in both
-engines, and for fp32 and INT8 but for the fourth channel that an INT8 encoder reads.
+engines, and for fp32 and INT8 but for the fourth channel that an INT8 encoder reads, and the bias that is one more row
+of its first product in ONNX files for ARM.
 
 How the operations of a file are found is written beside the engine of its format: `runtime/engines/*_bench.py`.
 """

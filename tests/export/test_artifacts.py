@@ -62,6 +62,13 @@ def test_the_int8_onnx_decoder_computes_a_mask_prompt_only_if_there_is_one(artif
     assert "mask_input" not in {name for node in graph.node for name in node.input}
 
 
+def test_the_int8_onnx_encoder_multiplies_pixels(artifacts_dir: Path) -> None:
+    graph = onnx.load(artifacts_dir / ONNX.file_name("encoder", "int8")).graph
+    assert [node.op_type for node in graph.node if "image" in node.input] == ["Reshape"]
+    first = next(node for node in graph.node if node.op_type in ("Conv", "MatMul"))
+    assert (first.op_type, first.output[0]) == ("MatMul", "conv2d.flat")
+
+
 @pytest.mark.parametrize("engine", ["onnx", "tflite"])
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_float_files_equal_pytorch(
