@@ -58,6 +58,11 @@ class Graph:
             found += self.final_readers(reader.output[0]) if reader.op_type in MOVES else [reader]
         return found
 
+    def feeds_nodes(self, tensor: str, names: set[str]) -> bool:
+        """Whether nothing but the nodes of these names computes with a tensor."""
+        readers = self.final_readers(tensor)
+        return bool(readers) and all(reader.name in names for reader in readers)
+
     def is_attention(self, node: onnx.NodeProto, leaving: set[str]) -> bool:
         """Whether a node multiplies queries with keys, or attention weights with values, of integer Gemms."""
         if node.op_type != "MatMul":

@@ -7,7 +7,7 @@ import onnx
 
 from tinysam.calibration.gelu import gelu_source
 from tinysam.calibration.onnx_cheap import make_cheap
-from tinysam.calibration.onnx_convolutions import linear_convolutions
+from tinysam.calibration.onnx_convolutions import linear_convolutions, pixel_convolutions
 from tinysam.calibration.onnx_graph import Graph
 from tinysam.calibration.onnx_qdq import Plan, QdqWriter
 from tinysam.calibration.operations import ONNX
@@ -51,6 +51,9 @@ def quantize_onnx(
     """
     linear, sources = linear_convolutions(model, scheme.keep_float | before_gelu(Graph(model), scheme.keep_float))
     ranges = found.ranges | {name: found.ranges[source] for name, source in sources.items()}
+    if scheme.signed:  # x86 has no faster convolution of integers
+        linear, sources = pixel_convolutions(linear, giving_integers(Graph(linear), scheme))
+        ranges |= {name: ranges[source] for name, source in sources.items()}
     nodes = Graph(linear).integer_nodes(scheme.keep_float, ONNX, scheme.attention)
     ranges |= {node.input[0]: gelu_source(ranges[node.input[0]]) for node in nodes if node.op_type == "Gelu"}
     plan = Plan(
@@ -76,3 +79,10 @@ def before_gelu(graph: Graph, keep_float: frozenset[str]) -> frozenset[str]:
     """Names of the convolutions that give integers to an integer GELU, which as linear layers would cost more."""
     gelus = [node for node in graph.integer_nodes(keep_float, ONNX) if node.op_type == "Gelu"]
     return frozenset(graph.makers[node.input[0]].name for node in gelus)
+
+
+def giving_integers(graph: Graph, scheme: OnnxScheme) -> frozenset[str]:
+    """Names of the linear layers whose results only integer nodes read: queries, keys, values, and before GELU."""
+    nodes = graph.integer_nodes(scheme.keep_float, ONNX, scheme.attention)
+    integer = {node.name for node in nodes}
+    return frozenset(n.name for n in nodes if n.op_type == "Gemm" and graph.feeds_nodes(n.output[0], integer))

@@ -3,8 +3,8 @@
 ONNX Runtime fuses `DequantizeLinear -> op -> QuantizeLinear` into its integer kernels. The rules here follow from what
 those kernels can do:
 
-* Conv: integer in, integer out.
-* Gemm: integer in; its output stays float unless attention follows, which saves a pair at every residual.
+* Conv: integer in, integer out. For ARM linear layers with integer results are convolutions of one pixel, too.
+* Gemm: integer in; its output stays float unless integer nodes follow, which saves a pair at every residual.
 * MatMul of attention: integer in, float out. Its softmax is float: the integer one is scalar code in ONNX Runtime.
 * GELU between integer nodes: integer. Other GELU, LayerNormalization, Softmax, residual additions: float.
 """
@@ -231,8 +231,7 @@ class QdqWriter:
         """Whether the node's output is quantized: not of a MatMul, nor of a Gemm that feeds float nodes."""
         if node.op_type in ("Conv", "Gelu"):
             return True
-        readers = self.lookup.final_readers(node.output[0])
-        return node.op_type == "Gemm" and bool(readers) and all(reader.name in self.plan.nodes for reader in readers)
+        return node.op_type == "Gemm" and self.lookup.feeds_nodes(node.output[0], self.plan.nodes)
 
     def finish(self) -> None:
         """Replaces nodes and drops initializers that nothing reads any more."""

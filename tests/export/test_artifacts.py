@@ -62,6 +62,15 @@ def test_the_int8_onnx_decoder_computes_a_mask_prompt_only_if_there_is_one(artif
     assert "mask_input" not in {name for node in graph.node for name in node.input}
 
 
+def test_queries_keys_values_and_widening_layers_of_the_first_stage_are_convolutions(artifacts_dir: Path) -> None:
+    graph = onnx.load(artifacts_dir / ONNX.file_name("encoder", "int8")).graph
+    stored = {tensor.name.removesuffix(".weight.int8"): tensor for tensor in graph.initializer}
+    layers = ("attention.q", "attention.k", "attention.v", "attention.proj", "fc1", "fc2")
+    kernels = {name: [len(stored[f"stages.{stage}.0.{name}"].dims) for stage in (0, 1)] for name in layers}
+    narrowing = ("attention.proj", "fc2")
+    assert kernels == {name: [2, 2] if name in narrowing else [4, 2] for name in layers}
+
+
 def test_the_int8_onnx_encoder_multiplies_pixels(artifacts_dir: Path) -> None:
     graph = onnx.load(artifacts_dir / ONNX.file_name("encoder", "int8")).graph
     assert [node.op_type for node in graph.node if "image" in node.input] == ["Reshape"]
