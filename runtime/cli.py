@@ -122,7 +122,10 @@ def parser() -> argparse.ArgumentParser:
     model = top.add_argument_group("model")
     model.add_argument("--model", metavar="DIR", help="artifact folder (default: $TINYSAM_MODEL, then ./artifacts/*)")
     model.add_argument(
-        "--backend", type=str.lower, choices=tuple(FILE_FORMATS), help="engine (default: the first one installed)"
+        "--backend",
+        type=str.lower,
+        choices=tuple(FILE_FORMATS),
+        help="engine (default: the first that is installed and that the model has such files for)",
     )
     model.add_argument(
         "--precision",

@@ -59,9 +59,10 @@ class Graphs(Model):
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}, expected 1 or more")
         self.folder, self.manifest = Path(folder), manifest or read_manifest(folder)
-        have = {(file.engine, file.precision) for file in self.manifest.files}
-        self.backend = backend or engines.default_engine(dict(have))
-        preferred = (one for one in reversed(PRECISIONS) if (self.backend, one) in have)
+        having = self.manifest.engines_with
+        needed = {file_precision(precision, part) for part in PARTS} if precision else ()
+        self.backend = backend or engines.default_engine(having(needed) or having(()))
+        preferred = (one for one in reversed(PRECISIONS) if self.backend in having({one}))
         self.precision = precision or next(preferred, PRECISIONS[-1])
         self.threads = threads or engines.usable_cores()
         self._files = {

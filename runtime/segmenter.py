@@ -51,8 +51,10 @@ class Segmenter:
 
         Args:
             model_dir: artifact folder; None searches for one, see `tinysam.runtime.locate`.
-            backend: `onnx` or `tflite`; None takes the first that is installed of those that the model has files for.
-            precision: `int8`, `fp32`, or `mixed` (INT8 encoder, fp32 decoder); None takes `int8` if the model has it.
+            backend: `onnx` or `tflite`; None takes the first that is installed of those that the model has files of
+                this precision for.
+            precision: `int8`, `fp16` (TFLite: half precision), `fp32`, or `mixed` (INT8 encoder, fp32 decoder); None
+                takes `int8` if the model has it.
             threads: of the engine; None takes every core this process may use.
 
         Raises:

@@ -4,7 +4,7 @@
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -36,7 +36,7 @@ def installed(engine: str) -> bool:
     return FORMATS[engine].package is not None
 
 
-def default_engine(offered: Mapping[str, Any]) -> str:
+def default_engine(offered: Collection[str]) -> str:
     """The first engine that is installed of those that a model has files for; the first offered one if none is."""
     known = [name for name in FORMATS if name in offered] or list(FORMATS)
     return next(filter(installed, known), known[0])

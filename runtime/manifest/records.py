@@ -1,6 +1,7 @@
 """What the manifest of an artifact folder holds: of the model, of every file, of every tensor."""
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -127,6 +128,11 @@ class Manifest:
         """The manifest as json.dump takes it."""
         listed: dict[str, Any] = json.loads(json.dumps({"schema": self.schema} | asdict(self) | {"labels": LABELS}))
         return listed
+
+    def engines_with(self, precisions: Collection[str]) -> tuple[str, ...]:
+        """The engines that there are files for, of all these precisions, the default first."""
+        have = {engine: {file.precision for file in self.files if file.engine == engine} for engine in FORMATS}
+        return tuple(engine for engine, found in have.items() if found and found.issuperset(precisions))
 
     def find(self, part: str, engine: str, precision: str) -> ModelFile:
         """The file of that kind; ArtifactError naming what there is if there is none."""

@@ -21,6 +21,7 @@ from tinysam.runtime import ArtifactError, EngineMissingError, Segmenter
 from tinysam.runtime.contract import Sizes, check_contract, signatures
 from tinysam.runtime.engines import formats
 from tinysam.runtime.engines.formats import FORMATS, TFLITE, FileFormat
+from tinysam.runtime.graphs import Graphs
 from tinysam.runtime.manifest import FILE_NAME, Manifest, ModelFile, sealed, sha256_file
 
 IMAGE = np.full((32, 64, 3), 118, np.uint8)
@@ -184,6 +185,30 @@ def test_what_the_exporter_writes_is_what_the_runtime_accepts(form: FileFormat, 
         check_contract(manifest, file)
         with pytest.raises(ArtifactError, match="export again"):
             check_contract(replace(manifest, mask_tokens=(1, 2), image_size=128, grid=8), file)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "precision", "engine"),
+    [
+        (("onnx int8", "tflite fp16"), "fp16", "tflite"),
+        (("onnx int8", "tflite fp16"), None, "onnx"),
+        (("onnx int8", "tflite int8", "tflite fp32"), "mixed", "tflite"),
+        (("tflite int8", "onnx int8"), "int8", "onnx"),
+    ],
+)
+def test_without_a_backend_the_first_engine_with_that_precision_is_taken(
+    tmp_path: Path, kinds: tuple[str, ...], precision: str | None, engine: str
+) -> None:
+    files = []
+    for name, kind in (pair.split() for pair in kinds):
+        form = FORMATS[name]
+        for part, taken in (("encoder", "normalized"), ("decoder", None)):
+            made = signatures(part, form, Sizes(disc_model.SIZE, 3), "normalized")
+            files.append(ModelFile(f"{part}.{kind}.{name}", part, kind, name, "", 0, form.layout, made, taken))
+    manifest = Manifest("m", disc_model.SIZE, disc_model.GRID, (0, 0, 0), (1, 1, 1), (1, 2, 3), tuple(files))
+    assert Graphs(tmp_path, precision=precision, manifest=manifest).backend == engine
+    with pytest.raises(ArtifactError, match="precision fp32; it has onnx"):
+        Graphs(tmp_path, "onnx", "fp32", manifest=manifest)
 
 
 class MeanEngine:
