@@ -9,7 +9,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinysam.device.arm.root import RELEASES
@@ -18,7 +18,7 @@ from tinysam.device.bundle.contents import copy_model, write_self_test
 from tinysam.device.bundle.site import build_site
 from tinysam.device.bundle.wheel import build_wheel, project_version
 from tinysam.runtime.engines.formats import FORMATS, TFLITE
-from tinysam.runtime.manifest import Manifest
+from tinysam.runtime.manifest import Manifest, read_manifest
 
 SCHEMA = 1
 """Version of bundle.json."""
@@ -42,8 +42,8 @@ class Choice:
     artifacts: Path
     """Artifact folder of the model."""
     precisions: Sequence[str] = ("int8",)
-    engines: Sequence[str] = tuple(reversed(FORMATS))
-    """Engines, the installer's default first."""
+    engines: Sequence[str] = ()
+    """Engines, the installer's default first; none named: all that the model has files of these precisions for."""
     with_wheels: bool = False
     """Include an aarch64 wheelhouse, so that the device needs no network."""
 
@@ -52,7 +52,7 @@ class Choice:
             raise ValueError(f"target {self.target!r}: choose from {', '.join(TARGETS)}")
         if self.target == "web" and self.with_wheels:
             raise ValueError("target web runs no Python: leave out --with-wheels")
-        if self.target == "web" and TFLITE.name not in self.engines:
+        if self.target == "web" and self.engines and TFLITE.name not in self.engines:
             raise ValueError("target web runs the TFLite files: leave out --backend")
 
 
@@ -74,6 +74,7 @@ def build_bundle(choice: Choice, out: Path) -> Path:
             manifest = build_site(choice.artifacts, folder / "site", precisions=choice.precisions)
             shutil.copytree(TEMPLATES / "web", folder, dirs_exist_ok=True)
         else:
+            choice = _with_engines(choice)
             manifest = _fill_device(choice, folder)
         if LICENSE.is_file():
             shutil.copyfile(LICENSE, folder / "LICENSE")
@@ -82,6 +83,12 @@ def build_bundle(choice: Choice, out: Path) -> Path:
         root = folder.rename(Path(work) / name)
         packed = _pack(root, Path(work) / f"{name}.tar.gz")
         return packed.replace(out / packed.name)
+
+
+def _with_engines(choice: Choice) -> Choice:
+    """The choice with engines named: every engine if none has these precisions, which then says what there is."""
+    having = read_manifest(choice.artifacts).engines_with(choice.precisions)
+    return replace(choice, engines=choice.engines or tuple(reversed(having or tuple(FORMATS))))
 
 
 def _fill_device(choice: Choice, folder: Path) -> Manifest:

@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
             target=options.target,
             artifacts=find_artifacts(options.model),
             precisions=PRECISIONS[options.precision],
-            engines=ENGINES[options.backend],
+            engines=ENGINES[options.backend] if options.backend else (),
             with_wheels=options.with_wheels,
         )
         archive = build_bundle(choice, options.out)
@@ -44,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", required=True, choices=TARGETS)
     parser.add_argument("--model", type=Path, metavar="DIR", help="artifact folder (default: as tinysam-run finds it)")
     parser.add_argument("--precision", choices=PRECISIONS, default="int8", help="default: int8")
-    parser.add_argument("--backend", choices=ENGINES, default="both", help="engines of the installer (default: both)")
+    parser.add_argument(
+        "--backend", choices=ENGINES, help="engines of the installer (default: all that the model has such files for)"
+    )
     parser.add_argument("--with-wheels", action="store_true", help="include aarch64 wheels for Python 3.11 and 3.13")
     parser.add_argument("--out", type=Path, default=Path("dist"), metavar="DIR", help="default: dist")
     return parser

@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.device.conftest import unpack
 from tinysam.device.arm.wheels import ENGINES
-from tinysam.device.bundle import cli, wheel
+from tinysam.device.bundle import archive, cli, wheel
 from tinysam.device.bundle.archive import Choice, build_bundle
 from tinysam.device.bundle.wheel import build_wheel, project_version
 from tinysam.runtime.errors import ArtifactError
@@ -141,6 +141,35 @@ def test_a_model_without_the_wanted_precision_makes_no_archive(artifacts_dir: Pa
     (partial / "manifest.json").write_text(sealed(manifest))
     with pytest.raises(ArtifactError, match="precision int8"):
         build_bundle(Choice("raspberrypi", partial), tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_bundle_has_the_engines_that_the_model_has_this_precision_for(
+    artifacts_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "build_wheel", lambda folder: None)
+    half = tmp_path / "model"
+    shutil.copytree(artifacts_dir, half)
+    manifest = json.loads((half / "manifest.json").read_text())
+    for file in manifest["files"]:
+        if (file["engine"], file["precision"]) == ("tflite", "fp32"):
+            file["precision"] = "fp16"
+    (half / "manifest.json").write_text(sealed(manifest))
+    options = ["--model", str(half), "--out", str(tmp_path), "--precision", "fp16"]
+    assert cli.main(["--target", "raspberrypi", *options]) == 0
+    (packed,) = tmp_path.glob("*-raspberrypi.tar.gz")
+    folder = unpack(packed, tmp_path)
+    assert json.loads((folder / "bundle.json").read_text())["engines"] == ["tflite"]
+    assert {(file.engine, file.precision) for file in read_manifest(folder / "model").files} == {("tflite", "fp16")}
+
+
+@pytest.mark.parametrize("options", [["--backend=both"], ["--backend=onnx"]], ids=str)
+def test_a_named_engine_without_this_precision_makes_no_archive(
+    options: list[str], artifacts_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--target", "raspberrypi", "--model", str(artifacts_dir), "--out", str(tmp_path / "out")]
+    assert cli.main([*common, "--precision=fp16", *options]) == 1
+    assert "precision fp16; it has" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
 
 
