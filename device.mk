@@ -40,7 +40,7 @@ arm-half: setup ## Masks of the fp16 and INT8 files on an emulated Cortex-A76, a
 arm-cost: setup ## Instructions per inference on a Raspberry Pi 4 and 5 (ARGS="--ops --cpu cortex-a76")
 	$(PY) -m tinysam.device.cost.cli --out docs/arm-cost.json --page docs/arm-cost.md $(MODEL_OPTION) $(ARGS)
 
-arm-cost-check: setup ## Count again and name the stages that cost over 1 % more than docs/arm-cost.json says
+arm-cost-check: setup ## Count again and name the stages that cost over 1 % more than docs/arm-cost.json says, or are not there
 	$(PY) -m tinysam.device.cost.cli --check docs/arm-cost.json $(MODEL_OPTION) $(ARGS)
 
 web: setup ## Build the web page and serve it on this machine (PORT=8000)

@@ -10,7 +10,7 @@ from tinysam.device.arm.debian import DebianUnavailable
 from tinysam.device.arm.emulator import build_emulator
 from tinysam.device.arm.root import BOARDS, BOOKWORM, cache_folder
 from tinysam.device.arm.wheels import WheelsUnavailable
-from tinysam.device.cost.guard import LIMIT, find_growth
+from tinysam.device.cost.guard import LIMIT, compare
 from tinysam.device.cost.measure import Cost, MeasureError, measure
 from tinysam.device.cost.models import PARTS, Subject, subjects
 from tinysam.device.cost.plugin import CompilerMissing, build_plugin
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows = _measure_all(options)
         if options.out and options.page:
             write_page(options.page, read_record(options.out))
-        grown = find_growth(record, rows) if record else []
+        found = compare(record, rows) if record else []
     except FAILURES as error:
         print(f"tinysam-arm-cost: {error}", file=sys.stderr)
         return 1
@@ -44,9 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     for row in rows:
         if row.operations:
             print(f"\n{operations_table(row)}")
-    for growth in grown:
-        print(f"tinysam-arm-cost: {growth}", file=sys.stderr)
-    return 1 if grown else 0
+    for one in found:
+        print(f"tinysam-arm-cost: {one}", file=sys.stderr)
+    return 1 if found else 0
 
 
 def _measure_all(options: argparse.Namespace) -> list[Row]:
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         "--check",
         type=Path,
         metavar="FILE",
-        help=f"JSON record to compare with: exit status 1 if a stage grew by more than {LIMIT:.0%}%",
+        help=f"JSON record to compare with: exit status 1 if a stage grew by more than {LIMIT:.0%}% or is not in it",
     )
     parser.add_argument("--page", type=Path, metavar="FILE", help="Markdown page to put the record's tables into")
     return parser

@@ -1,4 +1,4 @@
-"""Fresh counts against the record: which stage of which model costs more instructions than it did.
+"""Fresh counts against the record: which stage of which model costs more instructions than it did, or is not there.
 
 Counts repeat within 0.05 %, so a growth of 1 % is a change of the graph or of the engine, not of the day.
 """
@@ -23,11 +23,7 @@ class Growth:
 
     def __str__(self) -> str:
         old, new = self.before.counts.total, self.after.counts.total
-        model, part, engine, cpu, precision = self.after.key
-        text = (
-            f"{model} {part} {precision}, {ENGINE_NAMES[engine]}, {cpu}: {old / 1e6:,.1f} -> {new / 1e6:,.1f} million "
-            f"instructions ({_percent(old, new)})"
-        )
+        text = f"{_stage(self.after)}: {old / 1e6:,.1f} -> {new / 1e6:,.1f} million instructions ({_percent(old, new)})"
         if self.before.version != self.after.version:
             text += f"; the record is of {self.before.version}, this is {self.after.version}"
         kinds = [f"{kind} {_percent(*pair)}" for kind, pair in self.operations().items()]
@@ -44,17 +40,39 @@ class Growth:
         return dict(sorted(grown, key=lambda item: item[1][0] - item[1][1]))
 
 
-def find_growth(record: Sequence[Row], fresh: Sequence[Row]) -> list[Growth]:
-    """The stages that grew by more than `LIMIT`, in the order of `fresh`.
+@dataclass(frozen=True)
+class Unknown:
+    """A stage that the record lacks, so that nothing can be said of it."""
+
+    after: Row
+
+    def __str__(self) -> str:
+        return (
+            f"{_stage(self.after)}: not in the record, so not compared; --out adds it, --part and others leave it out"
+        )
+
+
+def compare(record: Sequence[Row], fresh: Sequence[Row]) -> list[Growth | Unknown]:
+    """The stages that grew by more than `LIMIT` or are not in the record, in the order of `fresh`.
 
     Raises:
-        ValueError: the record has none of the fresh rows, so that nothing was compared.
+        ValueError: nothing was counted, so that nothing was compared.
     """
+    if not fresh:
+        raise ValueError("nothing was counted: the model has no such files")
     known = {row.key: row for row in record}
-    pairs = [(known[row.key], row) for row in fresh if row.key in known]
-    if not pairs:
-        raise ValueError("the record has none of the stages that were counted")
-    return [Growth(old, new) for old, new in pairs if new.counts.total > (1 + LIMIT) * old.counts.total]
+    found: list[Growth | Unknown] = []
+    for row in fresh:
+        before = known.get(row.key)
+        if before is None:
+            found.append(Unknown(row))
+        elif row.counts.total > (1 + LIMIT) * before.counts.total:
+            found.append(Growth(before, row))
+    return found
+
+
+def _stage(row: Row) -> str:
+    return f"{row.model} {row.part} {row.precision}, {ENGINE_NAMES[row.engine]}, {row.cpu}"
 
 
 def _total(row: Row, kind: str) -> int:

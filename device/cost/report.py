@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,8 +74,33 @@ class Row:
 
 
 def read_record(path: Path) -> list[Row]:
-    """Rows of a record; none if it does not exist yet."""
-    return [Row.from_record(row) for row in json.loads(path.read_text())] if path.exists() else []
+    """Rows of a record; none if it does not exist yet.
+
+    Raises:
+        ValueError: the file is something else.
+    """
+    if not path.exists():
+        return []
+    try:
+        rows = [Row.from_record(row) for row in json.loads(path.read_bytes())]
+        for row in rows:
+            _check_types(row)
+        return rows
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        found = " ".join(str(error).split())[:80]
+        raise ValueError(
+            f"{path}: no record of counts ({type(error).__name__}: {found}); "
+            "expected what tinysam-arm-cost --out writes, such as docs/arm-cost.json"
+        ) from error
+
+
+def _check_types(row: Row) -> None:
+    """TypeError for what JSON may hold in place of names and counts."""
+    counts = (row.counts, *(kind.counts for kind in row.operations.values()))
+    if not all(isinstance(name, str) for name in (*row.key, row.version)):
+        raise TypeError("a name is not text")
+    if not all(isinstance(value, int) for one in counts for value in astuple(one)):
+        raise TypeError("a count is not a whole number")
 
 
 def update_record(path: Path, rows: Iterable[Row]) -> None:

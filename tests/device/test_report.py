@@ -1,13 +1,14 @@
 """The tables of the instruction counts."""
 
 import argparse
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tinysam.device.cost import cli
-from tinysam.device.cost.guard import find_growth
+from tinysam.device.cost.guard import compare
 from tinysam.device.cost.measure import Operation
 from tinysam.device.cost.plugin import Counts
 from tinysam.device.cost.report import Row, by_kind, operations_table, read_record, table, update_record, write_page
@@ -91,7 +92,7 @@ def test_growth_names_the_stage_the_engine_and_the_operations() -> None:
         Operation("a", "Add", Counts(vector=405_000)),
         Operation("b", "Pad", Counts(vector=6_000)),
     )
-    (found,) = find_growth([before, row("fp32", Counts(vector=1))], [replace(grown, version="onnxruntime 9")])
+    (found,) = compare([before, row("fp32", Counts(vector=1))], [replace(grown, version="onnxruntime 9")])
     text = str(found)
     assert text.startswith("nano-448 encoder int8, ONNX Runtime, cortex-a76: 1.0 -> 1.0 million instructions (+1.1%)")
     assert "the record is of onnxruntime 1.31.1, this is onnxruntime 9" in text
@@ -100,10 +101,16 @@ def test_growth_names_the_stage_the_engine_and_the_operations() -> None:
 
 def test_a_growth_of_a_percent_is_still_none_and_nothing_to_compare_is_an_error() -> None:
     before = row("int8", Counts(vector=1_000_000))
-    assert not find_growth([before], [row("int8", Counts(vector=1_010_000))])
-    assert find_growth([before], [row("int8", Counts(vector=1_010_001))])
-    with pytest.raises(ValueError, match="none of the stages"):
-        find_growth([before], [row("fp32", Counts(vector=9))])
+    assert not compare([before], [row("int8", Counts(vector=1_010_000))])
+    assert compare([before], [row("int8", Counts(vector=1_010_001))])
+    with pytest.raises(ValueError, match="nothing was counted"):
+        compare([before], [])
+
+
+def test_a_stage_that_the_record_lacks_is_named() -> None:
+    same, new = row("int8", Counts(vector=1_000_000)), row("fp16", Counts(vector=9))
+    (found,) = compare([same], [same, new])
+    assert str(found).startswith("nano-448 encoder fp16, ONNX Runtime, cortex-a76: not in the record")
 
 
 def test_the_command_compares_with_the_record_of_before(
@@ -121,5 +128,37 @@ def test_the_command_compares_with_the_record_of_before(
     assert cli.main(["--check", str(record), "--out", str(record)]) == 1
     assert "encoder int8, ONNX Runtime, cortex-a76: 1.0 -> 1.2 million instructions (+20.0%)" in capsys.readouterr().err
     assert cli.main(["--check", str(record), "--out", str(record)]) == 0
+    fresh.append(row("fp32", Counts(vector=9)))
+    assert cli.main(["--check", str(record), "--out", str(tmp_path / "other.json")]) == 1
+    assert "encoder fp32, ONNX Runtime, cortex-a76: not in the record" in capsys.readouterr().err
     assert cli.main(["--check", str(tmp_path / "none.json")]) == 1
     assert "no counts there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "{}x",
+        "3",
+        "null",
+        '"text"',
+        '{"a": 1}',
+        "[1]",
+        "[{}]",
+        '[{"operations": 3}]',
+        "[" * 100_000,
+        '[{GOOD, "model": []}]',
+        '[{GOOD, "counts": {"vector": "9"}}]',
+    ],
+)
+def test_a_file_that_is_no_record_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(text.replace("GOOD", json.dumps(row("int8", Counts(vector=1)).record())[1:-1]))
+    assert cli.main(["--check", str(other)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"tinysam-arm-cost: {other}: no ")
+    assert error.count("\n") == 1
