@@ -50,7 +50,7 @@ class ModelFile:
     part: str
     """`encoder` or `decoder`."""
     precision: str
-    """`fp32` or `int8`."""
+    """One of `PRECISIONS`."""
     engine: str
     """`onnx` or `tflite`."""
     sha256: str
