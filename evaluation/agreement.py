@@ -1,9 +1,9 @@
 """`python -m tinysam.evaluation.agreement`: INT8 masks against fp32 masks and against the truth, side by side.
 
-For every annotated mask, its box and one click in its middle are answered by the fp32 ONNX files and by each INT8
-candidate. Reported: mean IoU with the truth and its difference to fp32 in points, mean IoU of the candidate's mask with
-the fp32 mask, how often both choose the same of their masks by predicted IoU, and the relative error of the image
-embedding, norm(candidate - fp32) / norm(fp32), as a mean over the photographs.
+For every annotated mask, its box and one click in its middle are answered by the fp32 ONNX files and by each
+candidate, INT8 or of another precision. Reported: mean IoU with the truth and its difference to fp32 in points, mean
+IoU of the candidate's mask with the fp32 mask, how often both choose the same of their masks by predicted IoU, and the
+relative error of the image embedding, norm(candidate - fp32) / norm(fp32), as a mean over the photographs.
 """
 
 import argparse
@@ -27,6 +27,9 @@ from tinysam.evaluation.prompted import Answers, decode, iou
 from tinysam.evaluation.tasks import spread
 from tinysam.runtime.engines import usable_cores
 from tinysam.runtime.engines.formats import FORMATS, ONNX
+from tinysam.runtime.graphs import CHOICES, file_precision
+from tinysam.runtime.locate import find_artifacts
+from tinysam.runtime.manifest import PARTS, read_manifest
 from tinysam.runtime.process import run_command
 from tinysam.runtime.prompts import Prompts
 from tinysam.runtime.segmenter import Segmenter
@@ -134,7 +137,11 @@ def comparison_parser(command: str, description: str | None, limit: int) -> argp
     options.add_argument("--data", type=Path, required=True, help="COCO-format folder with masks")
     options.add_argument("--reference", type=Path, required=True, help="artifact folder with fp32 ONNX files")
     options.add_argument("artifacts", type=Path, nargs="+", help="artifact folders with the files to compare")
-    options.add_argument("--backend", nargs="+", default=list(FORMATS), choices=tuple(FORMATS))
+    every = "engines of the candidates (default: all that there are files of this precision for)"
+    options.add_argument("--backend", nargs="+", choices=tuple(FORMATS), help=every)
+    options.add_argument(
+        "--precision", choices=CHOICES, default="int8", help="of the candidates (default: %(default)s)"
+    )
     shown = "photographs, evenly spread (0: all; default: %(default)s)"
     options.add_argument("--limit", type=int, default=limit, help=shown)
     options.add_argument("--threads", type=int)
@@ -142,13 +149,14 @@ def comparison_parser(command: str, description: str | None, limit: int) -> argp
     return options
 
 
-def open_models(arguments: argparse.Namespace, precision: str) -> tuple[Segmenter, dict[str, Segmenter]]:
-    """The reference, and every folder and backend to compare in this precision by its name in the table."""
+def open_models(arguments: argparse.Namespace) -> tuple[Segmenter, dict[str, Segmenter]]:
+    """The reference, and every folder and backend to compare by its name in the table."""
     threads = arguments.threads or usable_cores()
+    needed = {file_precision(arguments.precision, part) for part in PARTS}
     candidates = {
-        f"{folder} {backend}": ModelChoice(backend, folder, precision, threads=threads).open()
+        f"{folder} {backend}": ModelChoice(backend, folder, arguments.precision, threads=threads).open()
         for folder in arguments.artifacts
-        for backend in arguments.backend
+        for backend in arguments.backend or read_manifest(find_artifacts(folder)).engines_with(needed) or FORMATS
     }
     return ModelChoice(ONNX.name, arguments.reference, "fp32", threads=threads).open(), candidates
 
@@ -162,7 +170,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> None:
     """Compares all candidates and prints the table."""
-    reference, candidates = open_models(arguments, "int8")
+    reference, candidates = open_models(arguments)
     segmenters = {"fp32": reference} | candidates
     photos = spread(read_coco(arguments.data), arguments.limit)
     found = {name: Found() for name in segmenters}

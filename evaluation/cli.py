@@ -23,6 +23,7 @@ from tinysam.evaluation.tasks import PromptedTask, Task, spread
 from tinysam.runtime.atomic import write_atomically
 from tinysam.runtime.engines import usable_cores
 from tinysam.runtime.engines.formats import DEFAULT
+from tinysam.runtime.graphs import CHOICES
 from tinysam.runtime.manifest import sha256_file
 from tinysam.runtime.process import run_command
 
@@ -48,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     model = p.add_argument_group("model")
     model.add_argument("--backend", choices=BACKENDS, default=DEFAULT)
     model.add_argument("--artifacts", type=Path, help="artifact folder (onnx, tflite)")
-    model.add_argument("--precision", choices=("int8", "fp32"), default="int8", help="(onnx, tflite)")
+    model.add_argument("--precision", choices=CHOICES, default="int8", help="(onnx, tflite; fp16: tflite)")
     model.add_argument("--variant", default="nano", help="(torch)")
     model.add_argument("--checkpoint", type=Path, help="weights (torch; default: the embedded ones)")
     model.add_argument("--image-size", type=int, help="side of the input (torch)")

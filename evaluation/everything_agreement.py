@@ -39,14 +39,12 @@ def best_matches(expected: NDArray[np.bool_], found: NDArray[np.bool_]) -> NDArr
 
 def parser() -> argparse.ArgumentParser:
     """Options of the command."""
-    options = comparison_parser("everything_agreement", __doc__, limit=20)
-    options.add_argument("--precision", default="int8", help="of the candidates (default: int8)")
-    return options
+    return comparison_parser("everything_agreement", __doc__, limit=20)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Compares all candidates and prints a table."""
-    reference, candidates = open_models(arguments, arguments.precision)
+    reference, candidates = open_models(arguments)
     settings = EverythingSettings.of_model(reference.manifest.everything, hierarchical=False)
     photos = spread(read_coco(arguments.data), arguments.limit)
     matches: dict[str, list[NDArray[np.float64]]] = {name: [] for name in candidates}

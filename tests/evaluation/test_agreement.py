@@ -1,14 +1,20 @@
 """The table that compares INT8 with fp32: by hand, and for real files, naive quantization among them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-from tinysam.evaluation.agreement import Found, Row, main, relative_error, rows, summary, table
+from tinysam.evaluation import agreement, everything_agreement
+from tinysam.evaluation.agreement import Found, Row, main, open_models, relative_error, rows, summary, table
+from tinysam.evaluation.backends import ModelChoice
 from tinysam.evaluation.naive import main as write
 from tinysam.evaluation.prompted import Answers
+from tinysam.runtime.engines import usable_cores
+from tinysam.runtime.manifest import sealed
 
 
 def answers(first: np.ndarray, second: np.ndarray, better: int) -> Answers:
@@ -57,6 +63,43 @@ def test_a_missing_set_is_told_in_one_line(tmp_path: Path, capsys: pytest.Captur
     error = capsys.readouterr().err
     assert error.startswith("agreement: ")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "backends"),
+    [(["--precision", "fp16"], ["tflite"]), ([], ["onnx", "tflite"]), (["--backend", "tflite"], ["tflite"])],
+    ids=str,
+)
+@pytest.mark.parametrize("command", [agreement, everything_agreement], ids=["agreement", "everything"])
+def test_candidates_are_the_engines_that_have_the_precision(
+    artifacts_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: ModuleType,
+    options: list[str],
+    backends: list[str],
+) -> None:
+    manifest = json.loads((artifacts_dir / "manifest.json").read_text())
+    for file in manifest["files"]:
+        if (file["engine"], file["precision"]) == ("tflite", "fp32"):
+            file["precision"] = "fp16"
+    (tmp_path / "manifest.json").write_text(sealed(manifest))
+    monkeypatch.setattr(ModelChoice, "open", lambda choice: choice)
+    arguments = ["--data", str(tmp_path), "--reference", str(artifacts_dir), str(tmp_path)]
+    reference, candidates = open_models(command.parser().parse_args([*arguments, *options]))
+    assert reference == ModelChoice("onnx", artifacts_dir, "fp32", threads=usable_cores())
+    precision = "fp16" if "fp16" in options else "int8"
+    assert candidates == {
+        f"{tmp_path} {backend}": replace(reference, artifacts=tmp_path, backend=backend, precision=precision)
+        for backend in backends
+    }
+
+
+def test_fp32_files_give_the_masks_of_the_reference(artifacts_dir: Path, drawn: Path, tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    command = ["--data", str(drawn), "--reference", str(artifacts_dir), str(artifacts_dir), "--limit", "1"]
+    assert main([*command, "--precision", "fp32", "--backend", "onnx", "--json", str(figures)]) == 0
+    assert json.loads(figures.read_text())[f"{artifacts_dir} onnx"]["click_agreement"] == 1
 
 
 def test_real_files_and_naive_ones(
