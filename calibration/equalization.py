@@ -36,8 +36,8 @@ FLATNESS = 0.5
 
 With 1 a hidden unit that was hardly ever on during calibration has no room left for other photographs.
 """
-LARGEST_FACTOR = 2.0**40
-"""Factors stay within this and its inverse."""
+LARGEST_VALUE = 2.0**100
+"""The factor of a channel that carried nothing takes no parameter beyond this: sums of them stay finite in float32."""
 DEAD = 1e-30
 """A channel or a column of weights all of whose values are smaller carries nothing."""
 
@@ -247,7 +247,16 @@ def factors(ranges: Wide, columns: Wide, flatness: float) -> Wide:
     exponent[live] = target[live] - np.log2(ranges[live])
     exponent[seen & ~read] = target[live].mean() - np.log2(ranges[seen & ~read])
     exponent[read & ~seen] = np.log2(columns[read & ~seen]) - (strength - target)[live].mean()
-    return np.exp2(np.clip(exponent, -np.log2(LARGEST_FACTOR), np.log2(LARGEST_FACTOR)))
+    found: Wide = np.exp2(exponent)
+    return found
+
+
+def largest(network: Network, module: str) -> Wide:
+    """(channels,) largest parameter of each channel that a module makes."""
+    found: Wide = np.abs(network.matrix(module, MAKES)).max(1)
+    if f"{module}.bias" in network.original:
+        found = np.maximum(found, np.abs(network.value(f"{module}.bias")))
+    return found
 
 
 def centre(place: Place, network: Network, seen: list[Wide]) -> list[Wide]:
@@ -278,13 +287,16 @@ def equalize_place(place: Place, network: Network, seen: list[Wide], flatness: f
         return row(place, before, after)
     ranges = np.abs(seen[0]).max(0)
     if place.pair.product:
-        scales = factors(ranges, np.abs(seen[1]).max(0), 0.5)
-        network.scale(place.reads[0], MAKES, 1 / scales)
+        axes, other = MAKES, np.abs(seen[1]).max(0)
+        scales = factors(ranges, other, 0.5)
     else:
-        columns = np.max([np.abs(network.matrix(reader, READS)).max(1) for reader in place.reads], axis=0)
-        scales = factors(ranges, columns, flatness)
-        for reader in place.reads:
-            network.scale(reader, READS, 1 / scales)
+        axes, other = READS, np.max([np.abs(network.matrix(reader, READS)).max(1) for reader in place.reads], axis=0)
+        scales = factors(ranges, other, flatness)
+    # A channel that carried nothing may have parameters of any size: ranges do not bound those.
+    bound = np.maximum(1, LARGEST_VALUE / np.maximum(largest(network, place.makes), 1 / LARGEST_VALUE))
+    scales = np.where(ranges > DEAD, scales, np.minimum(scales, bound))
+    for reader in place.reads:
+        network.scale(reader, axes, 1 / scales)
     network.scale(place.makes, MAKES, scales)
     return row(place, before, ranges * scales)
 

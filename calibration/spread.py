@@ -27,6 +27,8 @@ from tinysam.calibration.onnx_graph import Graph, LinearNode
 SPREAD = ("decoder.upscaling.first", "decoder.upscaling.second")
 """Linear layers whose input gets factors of its own."""
 
+LARGEST_FACTOR = 2.0**126
+"""Factors stay within this and its inverse: float32 holds both."""
 TOGETHER = 1024
 """Values that ONNX Runtime multiplies in one go. A grid has an even side and 256 values for each cell: all divide."""
 
@@ -57,7 +59,8 @@ def find_factors(model: onnx.ModelProto, feeds: Iterable[dict[str, Floats]]) -> 
     for layer in layers:
         ranges = np.abs(np.stack(seen[layer.source]).astype(np.float64)).max(0)
         columns = np.abs(layer.weight.astype(np.float64)).max(0)
-        found[layer.parameter] = floats(factors(ranges, columns, FLATNESS))
+        wanted = factors(ranges, columns, FLATNESS)
+        found[layer.parameter] = floats(np.clip(wanted, 1 / LARGEST_FACTOR, LARGEST_FACTOR))
     return found
 
 

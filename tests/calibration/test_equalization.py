@@ -10,9 +10,21 @@ import torch
 from torch import nn
 
 from tinysam.calibration import equalization
-from tinysam.calibration.equalization import PAIRS, UNPAIRED, Network, Pair, equalize, factors, pattern, places
+from tinysam.calibration.equalization import (
+    LARGEST_VALUE,
+    PAIRS,
+    UNPAIRED,
+    Network,
+    Pair,
+    equalize,
+    factors,
+    pattern,
+    places,
+)
 from tinysam.calibration.errors import CalibrationError
+from tinysam.calibration.onnx_int8 import OnnxScheme, quantize_onnx
 from tinysam.calibration.parameters import replace_onnx
+from tinysam.calibration.tensor_ranges import calibrate
 from tinysam.export.encoder_graph import encoder_graph
 from tinysam.export.formats.onnx import to_onnx
 from tinysam.models.variants import build, get_variant
@@ -139,15 +151,50 @@ def test_dead_sides_get_finite_factors_that_make_the_live_side_ordinary() -> Non
     np.testing.assert_array_equal(factors(np.zeros(3), np.ones(3), 0.5), np.ones(3))
 
 
-@pytest.mark.parametrize("ratio", [1e-25, 1e25])
-def test_extreme_factors_are_limited_and_weights_stay_finite(tmp_path: Path, ratio: float) -> None:
+def int8_error(module: Attention, path: Path) -> float:
+    """Relative error of the equalized network as integers."""
+    model = graph(module, path)
+    equalized = replace_onnx(model, equalize(model, feeds()).values)
+    quantized, _ = quantize_onnx(equalized, calibrate(equalized, feeds(), "minmax"), OnnxScheme("x86"))
+    expected, found = answer(model), answer(quantized)
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+@pytest.mark.parametrize("ratio", [1e-38, 1e-25, 1e25, 1e30])
+@pytest.mark.parametrize("pair", [("v", "proj"), ("lin1", "lin2")])
+def test_extreme_factors_cost_no_accuracy(tmp_path: Path, pair: tuple[str, str], ratio: float) -> None:
+    plain, extreme = network(), network()
+    first, second = (getattr(extreme, name) for name in pair)
+    with torch.no_grad():
+        first.weight[3] *= ratio
+        first.bias[3] *= ratio
+        second.weight[:, 3] /= ratio
+    expected = int8_error(plain, tmp_path / "plain.onnx")
+    assert 0 < expected < 0.02
+    assert int8_error(extreme, tmp_path / "extreme.onnx") < 1.05 * expected
+
+
+@pytest.mark.parametrize("column", [1e-38, 1e30, 3e38])
+@pytest.mark.parametrize("pair", [("v", "proj"), ("lin1", "lin2")])
+def test_what_reads_a_channel_of_zeros_costs_no_accuracy(tmp_path: Path, pair: tuple[str, str], column: float) -> None:
+    plain, extreme = network(), network()
+    for module, size in ((plain, 0.1), (extreme, column)):
+        first, second = (getattr(module, name) for name in pair)
+        with torch.no_grad():
+            first.weight[3], first.bias[3], second.weight[:, 3] = 0, 0, size
+    expected = int8_error(plain, tmp_path / "plain.onnx")
+    assert int8_error(extreme, tmp_path / "extreme.onnx") < 1.05 * expected
+
+
+def test_no_factor_takes_parameters_out_of_float(tmp_path: Path) -> None:
+    """A hidden unit that is never on, its parameters large and read by large weights."""
     module = network()
     with torch.no_grad():
-        module.lin1.weight[3] *= ratio
-        module.lin1.bias[3] *= ratio
-        module.lin2.weight[:, 3] /= ratio
-    values = equalize(graph(module, tmp_path / "a.onnx"), feeds()).values
-    assert all(np.isfinite(value).all() for value in values.values())
+        module.lin1.weight[3], module.lin1.bias[3], module.lin2.weight[:, 3] = 1e12, -1e15, 1e30
+    model = graph(module, tmp_path / "a.onnx")
+    values = equalize(model, feeds()).values
+    assert max(float(np.abs(value).max()) for value in values.values()) <= LARGEST_VALUE
+    assert np.isfinite(answer(replace_onnx(model, values))).all()
 
 
 def test_values_beyond_float_are_refused(tmp_path: Path) -> None:
