@@ -36,6 +36,8 @@ class ImageFeed:
     pixels: npt.NDArray[np.uint8]
     """(h, w, 3) RGB, resized to the model's input."""
     manifest: Manifest
+    photograph: str
+    """Name of the photograph that it is a view of."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -58,7 +60,7 @@ def image_feed(image: CalibrationImage, manifest: Manifest) -> ImageFeed:
     """Resizes one picture exactly as the runtime does."""
     picture = to_pil(image.pixels)
     frame = Frame((picture.height, picture.width), manifest.image_size)
-    return ImageFeed(image.name, resize(picture, frame), manifest)
+    return ImageFeed(image.name, resize(picture, frame), manifest, image.photograph or image.name)
 
 
 def image_feeds(images: Sequence[CalibrationImage], manifest: Manifest) -> Iterator[ImageFeed]:

@@ -37,6 +37,8 @@ class CalibrationImage:
     name: str
     pixels: Pixels
     """(H, W, 3) RGB, upright; long side at most that asked for when the set was read."""
+    photograph: str = ""
+    """Name of the photograph that it is a view of, if it is not one itself."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def bundled_images(count: int, long_side: int) -> ImageSet:
     photographs = [(path.stem, read_pixels(path, long_side)) for path in bundled_photographs()]
     by_view = zip(*(list(views(pixels)) for _, pixels in photographs), strict=True)
     images = [
-        CalibrationImage(f"{stem}-{view}", pixels)
+        CalibrationImage(f"{stem}-{view}", pixels, stem)
         for row in by_view
         for (stem, _), (view, pixels) in zip(photographs, row, strict=True)
     ]
@@ -184,18 +186,21 @@ def bundled_images(count: int, long_side: int) -> ImageSet:
 def judged_images(images: ImageSet, count: int) -> list[CalibrationImage]:
     """Views on which INT8 is judged: other crops of the chosen pictures than those that ranges were found on.
 
-    The corners of every picture in turn, three fifths of its sides, every other one mirrored.
+    Corners of the pictures, three fifths of their sides. Pictures begin with each of the four corners in turn, the next
+    four mirrored, and so on; a picture that is used again gives another corner, mirrored the other way.
     """
     made = []
-    for corner in range(4):
-        for image in images.images:
+    for turn in range(4):
+        for i, image in enumerate(images.images):
+            corner, mirrored = (i + turn) % 4, (i // 4 + turn) % 2
             height, width, _ = image.pixels.shape
             rows = slice(None, -(-height * 3 // 5)) if corner in (0, 3) else slice(height * 2 // 5, None)
             cols = slice(None, -(-width * 3 // 5)) if corner in (0, 2) else slice(width * 2 // 5, None)
             crop = image.pixels[rows, cols]
-            pixels = np.ascontiguousarray(crop[:, ::-1]) if corner % 2 else crop
+            pixels = np.ascontiguousarray(crop[:, ::-1]) if mirrored else crop
             if int(np.ptp(pixels, axis=(0, 1)).max()) >= FLATTEST:
-                made.append(CalibrationImage(f"{image.name}-judged-{corner}", pixels))
+                name = f"{image.name}-judged-{corner}{'-mirrored' * mirrored}"
+                made.append(CalibrationImage(name, pixels, image.photograph or image.name))
     return made[:count]
 
 

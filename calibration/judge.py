@@ -1,7 +1,8 @@
 """What quantization does to masks, the only criterion for keep-in-float.
 
 Every photograph's objects are the float model's own masks of clicks, those that it believes in most. Asked again with
-weaker prompts, a jittered box and another click inside, the float model finds them more or less well. The drop is how
+weaker prompts, a jittered box and another click inside, the float model finds them more or less well. Boxes go in as
+the runtime puts them in, with the filled box as mask prompt where the model wants one. The drop is how
 much less of them the quantized model finds, in points of mean IoU. Annotated masks take the place of the model's own
 where there are any: `python -m tinysam.evaluation.agreement`.
 """
@@ -12,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from tinysam.calibration.arrays import Floats, floats
 from tinysam.calibration.feeds import Feed, box_prompts, jittered_boxes, point_prompts, prompt_feed
 from tinysam.runtime.mask_choice import is_ambiguous
+from tinysam.runtime.prompts import filled_boxes
 
 Encode = Callable[[Any], Floats]
 """Photograph (whatever the model takes for one) -> embedding, in the layout that its decoder takes."""
@@ -51,10 +54,22 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class Question:
-    """One photograph with weak prompts, the objects they mean, and the float model's answers."""
+class View:
+    """What is judged at once: a photograph, or a part of one."""
 
     image: Any
+    """Whatever the models take for a photograph."""
+    size: tuple[int, int]
+    """(height, width) inside the square."""
+    photograph: str
+    """Name of the photograph: views of one depend on each other."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One view with weak prompts, the objects they mean, and the float model's answers."""
+
+    view: View
     embedding: Floats
     """Of the float model."""
     prompts: tuple[Feed, ...]
@@ -90,23 +105,28 @@ def chosen_masks(
     return masks[rows, chosen] > 0, chosen, iou[rows, chosen]
 
 
-def question(
-    image: Any, size: tuple[int, int], encode: Encode, decode: Decode, seed: list[int], choose: Choose
-) -> Question:
-    """Finds the objects of a photograph with the float model and asks for them again."""
-    rng = np.random.default_rng(seed)
-    embedding = encode(image)
+def box_feed(boxes: Floats, low_res: int, fill_boxes: bool) -> Feed:
+    """Decoder inputs for (P, 4) boxes in the model frame, as the runtime makes them."""
+    coords, labels = box_prompts(boxes)
+    return prompt_feed(coords, labels, filled_boxes(coords, labels, low_res) if fill_boxes else None, low_res)
+
+
+def question(view: View, encode: Encode, decode: Decode, seed: list[int], choose: Choose, fill_boxes: bool) -> Question:
+    """Finds the objects of a view with the float model and asks for them again."""
+    rng, size = np.random.default_rng(seed), view.size
+    embedding = encode(view.image)
+    side = _side(embedding)
     coords, labels = point_prompts(size, CLICKS, rng)
-    masks, _, iou = chosen_masks(decode, embedding, prompt_feed(coords, labels, None, _side(embedding)), choose)
+    masks, _, iou = chosen_masks(decode, embedding, prompt_feed(coords, labels, None, side), choose)
     believed = np.argsort(-iou, kind="stable")[:OBJECTS]
     objects = masks[believed]
     coords, labels = floats(coords[believed]), floats(labels[believed])
     boxes = jittered_boxes(floats(objects), size, rng)
     coords[:, 0] = [inside(mask, size, rng) for mask in objects]
-    feeds = tuple(prompt_feed(*some, None, _side(embedding)) for some in (box_prompts(boxes), (coords, labels)))
+    feeds = (box_feed(boxes, side, fill_boxes), prompt_feed(coords, labels, None, side))
     answers = [chosen_masks(decode, embedding, feed, choose) for feed in feeds]
     return Question(
-        image,
+        view,
         embedding,
         feeds,
         objects,
@@ -121,34 +141,34 @@ def _side(embedding: Floats) -> int:
 
 
 class Judge:
-    """Questions about some photographs, asked of one model after the other.
+    """Questions about views of photographs, asked of one model after the other.
 
     Args:
-        photographs: what the models take for a photograph, and its (height, width) inside the square.
+        views: of the photographs.
         encode: of the float model, channels first.
         decode: of the float model.
         seed: of the prompts.
         choose: which mask a user gets.
+        fill_boxes: whether boxes go in as filled masks as well (the manifest's `box_masks`).
     """
 
     def __init__(
         self,
-        photographs: Sequence[tuple[Any, tuple[int, int]]],
+        views: Sequence[View],
         encode: Encode,
         decode: Decode,
         seed: int,
         choose: Choose,
+        fill_boxes: bool,
     ) -> None:
         self.choose = choose
-        self.questions = [
-            question(image, size, encode, decode, [seed, i], choose) for i, (image, size) in enumerate(photographs)
-        ]
+        self.questions = [question(view, encode, decode, [seed, i], choose, fill_boxes) for i, view in enumerate(views)]
 
     def judge(self, encode: Encode | None, decode: Decode) -> Judgement:
         """Asks another model; without `encode` its decoder gets the float model's embeddings."""
         rows: list[tuple[Floats, Floats, Floats]] = []
         for q in self.questions:
-            embedding = q.embedding if encode is None else encode(q.image)
+            embedding = q.embedding if encode is None else encode(q.view.image)
             drops, agreements, same = [], [], []
             for feed, expected, chosen in zip(q.prompts, q.masks, q.chosen, strict=True):
                 found, same_as, _ = chosen_masks(decode, embedding, feed, self.choose)
@@ -157,7 +177,8 @@ class Judge:
                 same.append(same_as == chosen)
             rows.append((np.concatenate(drops), np.concatenate(agreements), floats(np.concatenate(same))))
         drop, agreement, alike = (np.concatenate(column) for column in zip(*rows, strict=True))
-        drop_error, agreement_error = (half_interval([row[i] for row in rows]) for i in (0, 1))
+        names = [q.view.photograph for q in self.questions]
+        drop_error, agreement_error = (half_interval([row[i] for row in rows], names) for i in (0, 1))
         return Judgement(
             100 * float(drop.mean()),
             float(agreement.mean()),
@@ -168,13 +189,21 @@ class Judge:
         )
 
 
-def half_interval(photographs: Sequence[Floats]) -> float:
+def half_interval(views: Sequence[Floats], photographs: Sequence[str]) -> float:
     """Half of the 95 % confidence interval of a mean over prompts; prompts of one photograph depend on each other.
 
+    The interval of a mean over clusters (Liang and Zeger 1986, https://doi.org/10.1093/biomet/73.1.13) with Student's
+    t, since the photographs may be few.
+
     Args:
-        photographs: values of the prompts of each photograph.
+        views: values of the prompts of each view.
+        photographs: names of the photographs that the views belong to.
     """
-    if len(photographs) < 2:
+    names = sorted(set(photographs))
+    if len(names) < 2:
         return float("inf")
-    means = np.array([values.mean() for values in photographs])
-    return float(1.96 * means.std(ddof=1) / np.sqrt(len(means)))
+    values = np.concatenate(views).astype(np.float64)
+    cluster = np.repeat([names.index(name) for name in photographs], [len(view) for view in views])
+    sums = np.bincount(cluster, values - values.mean())
+    error = np.sqrt(len(names) / (len(names) - 1) * (sums**2).sum()) / len(values)
+    return float(stats.t.ppf(0.975, len(names) - 1) * error)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tinysam.calibration.blocks import Block, all_but
 from tinysam.calibration.feeds import ImageFeed
-from tinysam.calibration.judge import Choose, Judge, Judgement
+from tinysam.calibration.judge import Choose, Judge, Judgement, View
 from tinysam.export.engine import FeedModel, open_files, with_graph
 from tinysam.export.errors import ParityError
 from tinysam.export.formats.onnx import int8_graph
@@ -40,7 +40,8 @@ class Sensitivity:
 def float_judge(floats: Graphs, feeds: list[ImageFeed], seed: int, choose: Choose) -> Judge:
     """Questions about photographs with the float files' answers."""
     model = FeedModel(floats)
-    return Judge([(feed, feed.size) for feed in feeds], model.encode, model.decode, seed, choose)
+    views = [View(feed, feed.size, feed.photograph) for feed in feeds]
+    return Judge(views, model.encode, model.decode, seed, choose, floats.manifest.box_masks)
 
 
 def sensitivities(

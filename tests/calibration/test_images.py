@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tinysam.calibration.errors import CalibrationError
-from tinysam.calibration.images import ImageSet, difference_hash, load_image_set
+from tinysam.calibration.images import CalibrationImage, ImageSet, difference_hash, judged_images, load_image_set
 
 
 def picture(seed: int, size: tuple[int, int] = (90, 60)) -> Image.Image:
@@ -95,6 +95,22 @@ def test_bundled_photographs_fill_the_default_set() -> None:
     assert len(images.images) == 32
     assert len({image.pixels.tobytes() for image in images.images}) == 32
     assert all(max(image.pixels.shape) <= 256 for image in images.images)
+
+
+@pytest.mark.parametrize(("pictures", "count"), [(32, 40), (8, 16), (4, 16), (10, 40)])
+def test_judged_views_are_of_every_corner_and_half_of_them_mirrored(pictures: int, count: int) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (20, 30, 3)).astype(np.uint8)
+    images = ImageSet("here", tuple(CalibrationImage(f"{i}", image, f"photograph {i % 3}") for i in range(pictures)))
+    crops = {(y, x): image[8 * y : 12 + 8 * y, 12 * x : 18 + 12 * x] for y in (0, 1) for x in (0, 1)}
+    known = {crop.tobytes(): (corner, False) for corner, crop in crops.items()}
+    known |= {crop[:, ::-1].tobytes(): (corner, True) for corner, crop in crops.items()}
+    views = judged_images(images, count)
+    found = [known[view.pixels.tobytes()] for view in views]
+    assert len(found) == len({view.name for view in views}) == count
+    assert {corner: sum(c == corner for c, _ in found) for corner in crops} == dict.fromkeys(crops, count // 4)
+    assert abs(sum(mirrored for _, mirrored in found) - count / 2) <= 2
+    assert {view.photograph for view in views} == {f"photograph {i}" for i in range(3)}
 
 
 def test_difference_hash_tells_pictures_apart_but_not_sizes() -> None:

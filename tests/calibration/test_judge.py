@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from tinysam.calibration.feeds import Feed
-from tinysam.calibration.judge import OBJECTS, Judge, half_interval, inside, mask_iou
+from tinysam.calibration.judge import OBJECTS, Judge, View, half_interval, inside, mask_iou
+from tinysam.runtime.geometry import Frame
 from tinysam.runtime.mask_choice import choose_mask
+from tinysam.runtime.prompts import assemble
 
 SIDE = 32
 
@@ -32,12 +34,16 @@ def squares(half: float, better: int = 1):  # type: ignore[no-untyped-def]
     return decode
 
 
+def judge_of(fill_boxes: bool) -> Judge:
+    """Three views of two photographs."""
+    image = np.zeros((1, 3, 4 * SIDE, 4 * SIDE), np.float32)
+    views = [View(image, (4 * SIDE, 4 * SIDE), name) for name in ("cat", "dog", "cat")]
+    return Judge(views, encode, squares(24), 0, partial(choose_mask, "best", (1, 2)), fill_boxes)
+
+
 @pytest.fixture
 def judge() -> Judge:
-    image = np.zeros((1, 3, 4 * SIDE, 4 * SIDE), np.float32)
-    return Judge(
-        [(image, (4 * SIDE, 4 * SIDE))] * 3, encode, squares(24), seed=0, choose=partial(choose_mask, "best", (1, 2))
-    )
+    return judge_of(fill_boxes=False)
 
 
 def test_the_float_model_itself_loses_nothing(judge: Judge) -> None:
@@ -73,10 +79,29 @@ def test_points_are_drawn_inside_the_mask() -> None:
 
 
 def test_the_interval_comes_from_the_spread_between_photographs() -> None:
-    # means 0, 1 and 2: a standard deviation of 1, over three photographs
-    found = half_interval([np.array([-1.0, 1.0]), np.array([1.0, 1.0]), np.array([2.0])])
-    assert found == pytest.approx(1.96 / np.sqrt(3))
-    assert half_interval([np.ones(4)]) == float("inf")
+    # means 0, 1 and 2: a standard deviation of 1, over three photographs; Student's t for two degrees of freedom
+    views = [np.array([-1.0, 1.0]), np.array([1.0, 1.0]), np.array([2.0, 2.0])]
+    assert half_interval(views, ["a", "b", "c"]) == pytest.approx(4.3027 / np.sqrt(3), rel=1e-4)
+    assert half_interval([np.ones(4)], ["a"]) == float("inf")
+
+
+def test_views_of_one_photograph_are_no_further_photographs() -> None:
+    views = [np.array([0.0, 0.0]), np.array([1.0, 1.0]), np.array([2.0, 2.0])]
+    names = ["a", "b", "c"]
+    assert half_interval(views * 4, names * 4) == pytest.approx(half_interval(views, names))
+    assert half_interval(views * 4, list("abcdefghijkl")) < half_interval(views, names) / 3
+
+
+@pytest.mark.parametrize("fill_boxes", [False, True])
+def test_boxes_come_with_the_filled_box_where_the_model_wants_one(fill_boxes: bool) -> None:
+    box, click = judge_of(fill_boxes).questions[0].prompts
+    assert (box["has_mask_input"][0], click["has_mask_input"][0]) == (fill_boxes, 0)
+    if fill_boxes:
+        height = width = 4 * SIDE
+        corners = box["point_coords"].reshape(-1, 4).astype(np.float64)
+        expected = assemble(Frame((height, width), width), SIDE, boxes=corners, fill_boxes=True, in_model_frame=True)
+        np.testing.assert_array_equal(box["mask_input"], expected.mask_input)
+        np.testing.assert_array_equal(box["point_labels"], expected.labels)
 
 
 def test_every_prompt_of_every_photograph_is_counted(judge: Judge) -> None:
