@@ -146,10 +146,20 @@ def decision_parts(decisions: dict[str, Any]) -> list[str]:
         f"<p>Ranges: {html.escape(str(decisions['ranges']))}. Objects are the float model's own masks of clicks, asked "
         "for again with a jittered box and another click; intervals of 95 % over photographs.</p>",
         table(["engine", *judged], whole),
+        *half_parts(decisions.get("fp16")),
         *equalization_parts(decisions.get("equalization", {})),
         "<h2>Every block alone as INT8 (ONNX)</h2>",
         table(["part", "block", *judged, "instructions saved on a Cortex-A76"], blocks),
     ]
+
+
+def half_parts(trial: dict[str, Any] | None) -> list[str]:
+    """Whether what is float may compute in fp16, and if not, why."""
+    if trial is None:
+        return []
+    reason = trial["reason"]
+    verdict = f"it computes in fp32 everywhere. {reason}" if reason else "it may compute in fp16 where a processor can."
+    return ["<h2>Half precision</h2>", f"<p>What is float in these files: {html.escape(verdict)}</p>"]
 
 
 def equalization_parts(equalized: dict[str, Any]) -> list[str]:

@@ -16,8 +16,6 @@ from tinysam.export.tensors import model_file
 from tinysam.runtime.graphs import Graphs
 from tinysam.runtime.manifest import Manifest, ModelFile
 
-RANGE_IMAGES = 8
-"""Photographs on which values are compared with the range of fp16."""
 LEAST_AGREEMENT = 0.98
 """Mean IoU with the float masks that the graph rounded to fp16 has to keep."""
 
@@ -49,7 +47,7 @@ def try_half(parts: dict[str, Part], floats: Graphs, runs: list[Run], judge: Jud
     largest: dict[str, float] = {}
     try:
         for name, part in parts.items():
-            largest[name] = check_range(part.graph, part_feeds(name, runs[:RANGE_IMAGES]), name)
+            largest[name] = check_range(part.graph, part_feeds(name, runs), name)
     except CalibrationError as error:
         return HalfTrial(largest, None, str(error))
     rounded = floats

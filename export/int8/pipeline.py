@@ -95,7 +95,7 @@ class Quantization:
         if trial is not None and "fp16" in self.settings.precisions:
             files += self.write_half(quantizers, trial)
         if "int8" in self.settings.precisions:
-            files += self.write_int8(floats, calibration, parts, quantizers, judge)
+            files += self.write_int8(floats, calibration, parts, quantizers, judge, trial)
         return files
 
     @property
@@ -108,7 +108,7 @@ class Quantization:
         with self.progress.step("trial of fp16") as details:
             trial = try_half(parts, floats, runs, judge)
             agreement = f"{trial.judgement.agreement:.4f}" if trial.judgement else "not measured"
-            details.append(f"(IoU with fp32 masks {agreement}{'' if trial.passed else ': not allowed'})")
+            details.append(f"(IoU with fp32 masks {agreement}{'' if trial.passed else f'; not allowed: {trial.reason}'})")
         return trial
 
     def write_half(self, quantizers: Quantizers, trial: HalfTrial) -> list[ModelFile]:
@@ -128,6 +128,7 @@ class Quantization:
         parts: dict[str, Part],
         quantizers: Quantizers,
         judge: Judge,
+        trial: HalfTrial | None,
     ) -> list[ModelFile]:
         """INT8 files within the budget, and their report; raises as `run`."""
         with self.progress.step("sensitivity of every block") as details:
@@ -137,10 +138,11 @@ class Quantization:
                 f"(worst alone: {worst.part} {worst.block.name}, IoU with fp32 masks {worst.judgement.agreement:.3f})"
             )
         best, attempts = self.write_within_budget(floats, calibration, quantizers, found)
-        report = self.write_report(best, attempts, found, calibration, parts)
+        half = trial.describe() if trial is not None else None
+        report = self.write_report(best, attempts, found, calibration, parts, half)
         check_budget(best, self.budget, found, report)
-        note = warning(best, self.budget, Budget(MAX_DROP, LEAST_MASK_IOU))
-        return [replace(file, quantization={**(file.quantization or {}), "warning": note}) for file in best.files]
+        facts = {"fp16": half, "warning": warning(best, self.budget, Budget(MAX_DROP, LEAST_MASK_IOU))}
+        return [replace(file, quantization={**(file.quantization or {}), **facts}) for file in best.files]
 
     @property
     def budget(self) -> Budget:
@@ -220,6 +222,7 @@ class Quantization:
         found: list[Sensitivity],
         calibration: Calibration,
         parts: dict[str, Part],
+        half: dict[str, object] | None,
     ) -> Path:
         """Writes the report into the folder; where it stays if nothing is published."""
         name = self.settings.folder.name
@@ -239,6 +242,7 @@ class Quantization:
                     attempts,
                     found,
                     {part: equalized.rows for part, equalized in calibration.equalized.items()},
+                    half,
                 ),
                 parts,
             )

@@ -32,6 +32,8 @@ class Decisions:
     sensitivities: list[Sensitivity]
     equalization: dict[str, tuple[dict[str, Any], ...]]
     """Part -> what equalization did to its pairs."""
+    half: dict[str, object] | None
+    """What the trial of fp16 found; None without one."""
 
     def to_dict(self) -> dict[str, Any]:
         """For `report.json`."""
@@ -47,6 +49,7 @@ class Decisions:
             ],
             "sensitivity": [s.row() for s in self.sensitivities],
             "equalization": self.equalization,
+            "fp16": self.half,
         }
 
 
