@@ -42,8 +42,8 @@ Job = Callable[[], Any]
 SUBJECTS = (("nano", 448), ("tinysam", 1024))
 
 
-def export_model(name: str, size: int, out: Path) -> ExportSettings:
-    """Exports the model for this machine's processor, unless that has been done; its settings."""
+def bench_settings(name: str, size: int, out: Path) -> ExportSettings:
+    """Settings of the export for this machine's processor, all in INT8; writes random parameters if there are none."""
     variant = get_variant(name)
     checkpoint = None
     if variant.embedded is None:
@@ -52,7 +52,7 @@ def export_model(name: str, size: int, out: Path) -> ExportSettings:
             torch.manual_seed(0)
             out.mkdir(parents=True, exist_ok=True)
             torch.save(build(variant, size).state_dict(), checkpoint)
-    settings = ExportSettings(
+    return ExportSettings(
         variant=variant,
         checkpoint=checkpoint,
         image_size=size,
@@ -62,10 +62,8 @@ def export_model(name: str, size: int, out: Path) -> ExportSettings:
         calib=None,
         calib_count=4,
         out=out,
-        least_mask_iou=0.0,  # random parameters give noise for masks
+        max_drop=None,  # random parameters give noise for masks
     )
-    export(settings)
-    return settings
 
 
 def candidates(settings: ExportSettings, manifest: Manifest, threads: int) -> dict[str, FeedModel]:
@@ -153,7 +151,8 @@ def measure_part(jobs: dict[str, Job], gmac: float, threads: int, repeats: int) 
 
 def measure(name: str, size: int, out: Path, threads: int, repeats: int) -> dict[str, Column]:
     """Both parts of a model."""
-    settings = export_model(name, size, out)
+    settings = bench_settings(name, size, out)
+    export(settings)
     manifest = read_manifest(settings.folder)
     image = load_image_set(None, 1, long_side=size).images[0]
     case = Reference(load(settings.variant, settings.checkpoint, size), settings.mask_tokens).case(

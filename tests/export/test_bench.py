@@ -1,6 +1,8 @@
 """The table of `make bench`, from figures that are given."""
 
-from tinysam.export.bench import Column, median_times, table
+from pathlib import Path
+
+from tinysam.export.bench import Column, bench_settings, median_times, table
 
 
 def test_every_candidate_is_a_fraction_of_the_matrix_product_of_its_precision() -> None:
@@ -15,6 +17,14 @@ def test_every_candidate_is_a_fraction_of_the_matrix_product_of_its_precision() 
         "| fp32 matrix product | 80.0 GMAC/s |",
         "| int8 matrix product | 400.0 GMAC/s |",
     ]
+
+
+def test_no_block_of_a_benchmarked_model_stays_float_for_the_sake_of_masks(tmp_path: Path) -> None:
+    (tmp_path / "tinysam-random.pth").touch()
+    for name in ("nano", "tinysam"):
+        settings = bench_settings(name, 448, tmp_path)
+        assert settings.precisions == ("fp32", "int8")
+        assert settings.max_drop is None  # published whatever is lost, at the first attempt
 
 
 def test_candidates_take_turns() -> None:
