@@ -113,9 +113,9 @@ class Attempt:
         return min(self.judgements.values(), key=lambda judgement: judgement.agreement)
 
     @property
-    def drop(self) -> float:
-        """Points lost by the engine that loses most."""
-        return max(judgement.drop for judgement in self.judgements.values())
+    def loser(self) -> Judgement:
+        """Of the engine that loses most points."""
+        return max(self.judgements.values(), key=lambda judgement: judgement.drop)
 
     def meets(self, budget: Budget) -> bool:
         """Whether every engine stays within a budget."""
@@ -176,11 +176,11 @@ def choose(
 
 
 def loss(attempt: Attempt) -> str:
-    """What the engine that loses most loses, in words."""
-    worst = attempt.worst
+    """What is lost in the engine that loses most, and kept in the one that keeps least, in words."""
+    loser = attempt.loser
     return (
-        f"INT8 loses {attempt.drop:.2f} points of mean IoU (+-{worst.drop_error:.2f}) and keeps an IoU of "
-        f"{worst.agreement:.3f} with the fp32 masks"
+        f"INT8 loses {loser.drop:.2f} points of mean IoU (+-{loser.drop_error:.2f}) and keeps an IoU of "
+        f"{attempt.worst.agreement:.3f} with the fp32 masks"
     )
 
 

@@ -108,7 +108,9 @@ class Quantization:
         with self.progress.step("trial of fp16") as details:
             trial = try_half(parts, floats, runs, judge)
             agreement = f"{trial.judgement.agreement:.4f}" if trial.judgement else "not measured"
-            details.append(f"(IoU with fp32 masks {agreement}{'' if trial.passed else f'; not allowed: {trial.reason}'})")
+            details.append(
+                f"(IoU with fp32 masks {agreement}{'' if trial.passed else f'; not allowed: {trial.reason}'})"
+            )
         return trial
 
     def write_half(self, quantizers: Quantizers, trial: HalfTrial) -> list[ModelFile]:
@@ -204,8 +206,8 @@ class Quantization:
             agreements = ", ".join(f"{engine} {j.agreement:.3f}" for engine, j in best.judgements.items())
             kept = f", {len(best.kept)} blocks in float" if best.kept else ""
             details.append(
-                f"({size:.1f} MB, IoU with fp32 masks: {agreements}, drop {best.drop:.2f} points "
-                f"+-{best.worst.drop_error:.2f}{kept})"
+                f"({size:.1f} MB, IoU with fp32 masks: {agreements}, drop {best.loser.drop:.2f} points "
+                f"+-{best.loser.drop_error:.2f}{kept})"
             )
         return best, attempts
 

@@ -23,6 +23,7 @@ from tinysam.export.int8.budget import (
     check_budget,
     choose,
     float_judge,
+    loss,
     sensitivities,
     warning,
 )
@@ -103,6 +104,16 @@ def test_the_error_names_the_blocks_that_hurt_and_what_to_try() -> None:
     assert "encoder costly (0.940), encoder cheap (0.950), encoder tiny (0.980)" in line
     assert "--calib-dir" in line
     assert "--max-drop" in line
+
+
+def test_the_drop_is_told_with_the_interval_of_its_own_engine() -> None:
+    judgements = {
+        "onnx": Judgement(0.2, 0.90, 1, drop_error=0.7),
+        "tflite": Judgement(1.5, 0.94, 1, drop_error=0.3),
+    }
+    assert loss(Attempt((), [], judgements)) == (
+        "INT8 loses 1.50 points of mean IoU (+-0.30) and keeps an IoU of 0.900 with the fp32 masks"
+    )
 
 
 def test_files_published_without_a_budget_carry_a_warning_if_they_lose_more_than_the_default() -> None:
