@@ -10,13 +10,15 @@ import re
 import warnings
 from typing import Any
 
+from ai_edge_litert import schema_py_generated as schema
+
 from tinysam.calibration.arrays import floats
 from tinysam.calibration.errors import CalibrationError
 from tinysam.calibration.onnx_graph import Graph
 from tinysam.calibration.operations import TFLITE
 from tinysam.calibration.qparams import Range
 from tinysam.calibration.tensor_ranges import TensorRanges
-from tinysam.calibration.tflite_graph import MOVES, TFLiteOperation, integer_operations
+from tinysam.calibration.tflite_graph import KINDS, LINEAR, MOVES, TFLiteOperation, integer_operations
 
 
 def chosen_operations(source: bytes, graph: Graph, keep_float: frozenset[str]) -> list[TFLiteOperation]:
@@ -107,8 +109,27 @@ def quantize_tflite(
     facts = {
         "scheme": f"{'static' if operations else 'dynamic'}, int8 weights per channel, int8 activations",
         "ranges": found.method,
-        "integer_operations": sorted({operation.kind for operation in operations}),
-        "dynamic_operations": sorted({operation.kind for operation in weights}),
         "float_nodes": sorted(keep_float),
     }
     return bytes(result.quantized_model), facts
+
+
+def operations_of(model: Any) -> dict[str, list[str]]:
+    """Kinds of operations in an INT8 file, for the manifest: computed in integers, and with int8 weights alone.
+
+    Args:
+        model: flatbuffer object of the file as it is published.
+    """
+    integer, dynamic = set(), set()
+    for subgraph in model.subgraphs:
+        for operation in subgraph.operators:
+            code = model.operatorCodes[operation.opcodeIndex]
+            kind = KINDS.get(max(code.builtinCode, code.deprecatedBuiltinCode))
+            if kind is None or kind in MOVES:
+                continue
+            types = [subgraph.tensors[index].type for index in (*operation.inputs[:2], operation.outputs[0])]
+            if types[0] == types[-1] == schema.TensorType.INT8:
+                integer.add(kind)
+            elif kind in LINEAR and types[1] == schema.TensorType.INT8:
+                dynamic.add(kind)
+    return {"integer_operations": sorted(integer), "dynamic_operations": sorted(dynamic)}

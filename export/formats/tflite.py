@@ -21,7 +21,7 @@ from tinysam.calibration.pixel_input import take_pixels_tflite
 from tinysam.calibration.tflite_cheap import make_cheap
 from tinysam.calibration.tflite_constants import dequantize_code, pack_constants, to_bytes
 from tinysam.calibration.tflite_half import prefer_half
-from tinysam.calibration.tflite_int8 import quantize_tflite
+from tinysam.calibration.tflite_int8 import operations_of, quantize_tflite
 from tinysam.export.decoder_graph import AttendStage, DecoderGraph, UpscaleStage, decoder_graph
 from tinysam.export.encoder_graph import encoder_graph
 from tinysam.export.formats.onnx import to_onnx
@@ -67,7 +67,7 @@ class TfliteQuantizer(Quantizer):
         if self.half:
             allow_half(model)
         self.path("int8").write_bytes(to_bytes(model))
-        return facts
+        return facts | operations_of(model)
 
     def write_half(self) -> None:
         """See `Quantizer.write_half`; an encoder computes in fp16 where the processor does."""

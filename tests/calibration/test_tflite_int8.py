@@ -15,7 +15,7 @@ from tinysam.calibration.onnx_graph import Graph
 from tinysam.calibration.tensor_ranges import TensorRanges, calibrate
 from tinysam.calibration.tflite_constants import pack_constants, to_bytes
 from tinysam.calibration.tflite_graph import integer_operations
-from tinysam.calibration.tflite_int8 import chosen_operations, quantize_tflite
+from tinysam.calibration.tflite_int8 import chosen_operations, operations_of, quantize_tflite
 from tinysam.runtime.manifest import read_manifest
 
 
@@ -85,10 +85,12 @@ def test_quantized_and_packed_encoder_is_close_small_and_repeatable(
     source = (artifacts_dir / "encoder.fp32.tflite").read_bytes()
     contents = []
     for _ in range(2):
-        content, facts = quantize_tflite(source, graph, ranges)
+        content, _ = quantize_tflite(source, graph, ranges)
         contents.append(packed(content))
     assert contents[0] == contents[1]
+    facts = operations_of(schema.ModelT.InitFromPackedBuf(contents[0], 0))
     assert facts["integer_operations"][0] == "ADD"
+    assert facts["dynamic_operations"] == []
     assert len(contents[0]) < 0.3 * len(source)
     expected, found = encode(source, image), encode(contents[0], image)
     assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.1

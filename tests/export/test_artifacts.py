@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 
 from tinysam.calibration.feeds import image_feed
 from tinysam.calibration.images import load_image_set
@@ -17,7 +18,7 @@ from tinysam.export.errors import ParityError
 from tinysam.export.int8.files import check_masks
 from tinysam.export.reference import Reference, ReferenceCase
 from tinysam.models import VARIANTS, load
-from tinysam.runtime.engines.formats import FORMATS, ONNX
+from tinysam.runtime.engines.formats import FORMATS, ONNX, TFLITE
 from tinysam.runtime.manifest import Manifest, read_manifest, verify_file
 
 KINDS = [(engine, precision) for engine in ("onnx", "tflite") for precision in ("fp32", "int8")]
@@ -51,6 +52,25 @@ def test_the_manifest_speaks_of_no_machine(artifacts_dir: Path) -> None:
     quantization = json.loads(text)["files"][-1]["quantization"]
     assert quantization["calibration"]["sha256"]
     assert quantization["integer_operations"] or quantization["dynamic_operations"]
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_the_manifest_names_the_operations_that_int8_tflite_files_have(
+    artifacts_dir: Path, manifest: Manifest, part: str
+) -> None:
+    """As the engine lists them: its types tell integers from int8 weights beside a float activation."""
+    interpreter = Interpreter(str(artifacts_dir / TFLITE.file_name(part, "int8")))
+    types: dict[str, set[tuple[bool, ...]]] = {}
+    for operation in interpreter._get_ops_details():
+        taken = (operation["operand_types"] + operation["result_types"])[:2]
+        types.setdefault(operation["op_name"], set()).add(tuple(kind is np.int8 for kind in taken))
+    linear = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
+    dynamic = {name for name in linear & set(types) if (False, True) in types[name]}
+    integer = {name for name in (*linear, "GELU", "ADD") if (True, True) in types.get(name, ())}
+    facts = manifest.find(part, "tflite", "int8").quantization
+    assert facts is not None
+    assert (facts["integer_operations"], facts["dynamic_operations"]) == (sorted(integer), sorted(dynamic))
+    assert integer | dynamic
 
 
 def test_the_int8_onnx_decoder_computes_a_mask_prompt_only_if_there_is_one(artifacts_dir: Path) -> None:
