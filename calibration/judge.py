@@ -8,7 +8,7 @@ where there are any: `python -m tinysam.evaluation.agreement`.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,10 @@ class Judgement:
     """Likewise of the agreement."""
     prompts: int = 0
     """How many prompts were asked."""
+
+    def describe(self) -> dict[str, float | None]:
+        """For `report.json`, which knows no infinity: None for the intervals of a single photograph."""
+        return {name: value if np.isfinite(value) else None for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,11 @@ def layer_rows(layers: list[LayerError]) -> list[list[str]]:
     return rows
 
 
+def with_interval(value: float, half: float | None, digits: int) -> str:
+    """A figure with half of its interval, which a single photograph does not have."""
+    return f"{value:.{digits}f} +-{half:.{digits}f}" if half is not None else f"{value:.{digits}f}"
+
+
 def decision_parts(decisions: dict[str, Any]) -> list[str]:
     """How the whole model and each of its blocks alone do, against the float model."""
     if not decisions:
@@ -120,8 +125,8 @@ def decision_parts(decisions: dict[str, Any]) -> list[str]:
     whole = [
         [
             engine,
-            f"{j['drop']:.2f} +-{j['drop_error']:.2f}",
-            f"{j['agreement']:.3f} +-{j['agreement_error']:.3f}",
+            with_interval(j["drop"], j["drop_error"], 2),
+            with_interval(j["agreement"], j["agreement_error"], 3),
             f"{100 * j['same']:.1f} %",
         ]
         for engine, j in decisions["judgements"].items()
@@ -204,7 +209,8 @@ def to_html(report: Report) -> str:
 
 def write_report(report: Report, folder: Path) -> None:
     """Writes `report.json` and `report.html` to `folder`."""
-    (folder / "report.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(report.to_dict(), indent=2, allow_nan=False)  # JSON knows no infinity
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
     (folder / "report.html").write_text(to_html(report), encoding="utf-8")
 
 

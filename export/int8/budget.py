@@ -1,7 +1,7 @@
 """What stays in float: the sensitivity of every block, and a choice for an accuracy budget."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Sensitivity:
             "part": self.part,
             "block": self.block.name,
             "saved_million_instructions": round(self.block.saved, 2),
-            **{name: round(value, 4) for name, value in asdict(self.judgement).items()},
+            **{name: value and round(value, 4) for name, value in self.judgement.describe().items()},
         }
 
 
@@ -106,6 +106,10 @@ class Attempt:
     def nodes(self) -> frozenset[str]:
         """`part/node` of the linear layers in float."""
         return frozenset(f"{s.part}/{node}" for s in self.kept for node in s.block.nodes)
+
+    def saved(self, found: list[Sensitivity]) -> float:
+        """Millions of instructions saved by the blocks that are integer."""
+        return sum(s.block.saved for s in found) - sum(s.block.saved for s in self.kept)
 
     @property
     def worst(self) -> Judgement:

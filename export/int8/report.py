@@ -1,6 +1,6 @@
 """Gathers the INT8 report of an export."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,15 @@ class Decisions:
             "target": self.target,
             "ranges": self.ranges,
             "max_drop": self.max_drop,
-            "judgements": {engine: asdict(judgement) for engine, judgement in self.best.judgements.items()},
+            "judgements": {engine: judgement.describe() for engine, judgement in self.best.judgements.items()},
             "float_blocks": [f"{s.part} {s.block.name}" for s in self.best.kept],
             "attempts": [
-                {"float_blocks": len(a.kept), "drop": {engine: j.drop for engine, j in a.judgements.items()}}
-                for a in self.attempts
+                {
+                    "float_blocks": [f"{s.part} {s.block.name}" for s in made.kept],
+                    "saved_million_instructions": round(made.saved(self.sensitivities), 2),
+                    "judgements": {engine: judgement.describe() for engine, judgement in made.judgements.items()},
+                }
+                for made in self.attempts
             ],
             "sensitivity": [s.row() for s in self.sensitivities],
             "equalization": self.equalization,

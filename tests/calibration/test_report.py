@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import helper, numpy_helper
 
+from tinysam.calibration.judge import Judgement
 from tinysam.calibration.layer_errors import LayerError, layer_errors
 from tinysam.calibration.report import MaskPair, Report, low_res_to_picture, write_report
 
@@ -59,6 +61,22 @@ def test_the_page_is_self_contained_and_escapes_names(tmp_path: Path) -> None:
     assert "http" not in page
     facts = json.loads((tmp_path / "report.json").read_text())
     assert facts["layers"]["encoder"] == [{"name": "conv", "operation": "Conv", "snr_db": 31.5}]
+
+
+@pytest.mark.parametrize("error", [float("inf"), 0.25])
+def test_a_single_photograph_has_no_interval(tmp_path: Path, error: float) -> None:
+    judgement = Judgement(1.5, 0.9, 1.0, error, error, 24).describe()
+    decisions = {"judgements": {"onnx": judgement}, "sensitivity": [], "target": "arm", "ranges": "mse"}
+    write_report(Report("nano", {"source": "photos", "images": ["a"], "sha256": "00"}, decisions=decisions), tmp_path)
+
+    def refuse(constant: str) -> float:
+        raise AssertionError(f"{constant} is not JSON")
+
+    facts = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
+    expected = None if np.isinf(error) else error
+    assert facts["judgements"]["onnx"]["drop_error"] == expected
+    cell = "<td>1.50</td>" if expected is None else "<td>1.50 +-0.25</td>"
+    assert cell in (tmp_path / "report.html").read_text()
 
 
 def test_low_res_masks_lose_the_padding() -> None:
