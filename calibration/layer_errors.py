@@ -12,6 +12,10 @@ from tinysam.calibration.arrays import Floats
 from tinysam.calibration.observers import quiet_session
 from tinysam.calibration.onnx_graph import Graph
 
+COLUMN = ".column"
+"""Behind the name of a linear layer's result that is a map of one column, (1, channels, rows, 1), and no longer rows:
+see `tinysam.calibration.onnx_convolutions`."""
+
 
 @dataclass(frozen=True)
 class LayerError:
@@ -45,12 +49,15 @@ def layer_errors(
     graph = Graph(source)
     nodes = graph.linear_nodes()
     tensors = [node.output for node in nodes]
-    exact, rounded = with_outputs(source, tensors), with_outputs(quantized, tensors)
+    made = {tensor for node in quantized.graph.node for tensor in node.output}
+    exact = with_outputs(source, tensors)
+    rounded = with_outputs(quantized, [name if name in made else f"{name}{COLUMN}" for name in tensors])
     signal, noise = np.zeros(len(nodes)), np.zeros(len(nodes))
     for feed in feeds:
         for i, (want, have) in enumerate(zip(exact.run(None, feed), rounded.run(None, feed), strict=True)):
+            rows = have if tensors[i] in made else have[0, ..., 0].T
             signal[i] += float(np.square(want, dtype=np.float64).sum())
-            noise[i] += float(np.square(have - want, dtype=np.float64).sum())
+            noise[i] += float(np.square(rows - want, dtype=np.float64).sum())
     ratios = 10 * np.log10(np.maximum(signal, 1e-30) / np.maximum(noise, 1e-30))
     makers = graph.makers
     return [

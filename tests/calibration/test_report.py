@@ -6,11 +6,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import helper, numpy_helper
 
+from tests.calibration.test_onnx_int8 import Small
 from tinysam.calibration.judge import Judgement
-from tinysam.calibration.layer_errors import LayerError, layer_errors
+from tinysam.calibration.layer_errors import COLUMN, LayerError, layer_errors
+from tinysam.calibration.onnx_int8 import OnnxScheme, quantize_onnx
 from tinysam.calibration.report import MaskPair, Report, low_res_to_picture, write_report
+from tinysam.calibration.tensor_ranges import calibrate
+from tinysam.export.formats.onnx import to_onnx
 
 
 def gemm(factor: float) -> onnx.ModelProto:
@@ -40,6 +45,21 @@ def test_layer_errors_by_hand() -> None:
         ("first", "Gemm", 20),
         ("second", "Gemm", 20),
     ]
+
+
+@pytest.mark.parametrize("target", ["arm", "x86"])
+def test_every_layer_of_files_for_either_processor_has_an_error(tmp_path: Path, target: str) -> None:
+    """Those for arm hold some linear layers as convolutions of one pixel."""
+    torch.manual_seed(0)
+    feeds = [{"x": np.random.default_rng(0).normal(size=(1, 3, 64, 64)).astype(np.float32)}]
+    to_onnx(Small().eval(), {"x": torch.from_numpy(feeds[0]["x"])}, ("y",), tmp_path / "small.onnx")
+    model = onnx.load(tmp_path / "small.onnx")
+    quantized, _ = quantize_onnx(model, calibrate(model, feeds, "minmax"), OnnxScheme(target))
+    made = {name for node in quantized.graph.node for name in node.output}
+    assert any(name.endswith(COLUMN) for name in made) == (target == "arm")
+    found = layer_errors(model, quantized, feeds)
+    assert len(found) == 4
+    assert all(25 < layer.snr_db < 80 for layer in found)
 
 
 def test_the_page_is_self_contained_and_escapes_names(tmp_path: Path) -> None:
