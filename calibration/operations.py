@@ -78,6 +78,7 @@ RULES = (
         "float",
         "fp16 takes 11 million instructions less in ONNX Runtime, conversions included",
     ),
+    Rule("last layer of the predicted IoU", "float", "float", "256 weights per mask decide which mask is chosen"),
     Rule("softmax", "float", "float", "the integer one is scalar code in both engines"),
     Rule("layer norm, residual stream", "float", "float", "their sums need more than 8 bits"),
     Rule(
@@ -87,6 +88,11 @@ RULES = (
         "only their size matters; both engines dequantize them once, at load",
     ),
 )
+
+
+def described_rules() -> dict[str, str]:
+    """Kind of operation -> what it is in both engines, and why; for the INT8 report."""
+    return {rule.title: f"ONNX Runtime: {rule.onnx}; LiteRT: {rule.tflite}. {rule.reason}" for rule in RULES}
 
 
 FEW_ROWS = 64

@@ -47,8 +47,8 @@ class Report:
     model: str
     calibration: dict[str, Any]
     """Description of the image set."""
-    float_operations: dict[str, str] = field(default_factory=dict)
-    """What stayed float -> why."""
+    operations: dict[str, str] = field(default_factory=dict)
+    """Kind of operation, or block that stayed float -> what it is in each engine, and why."""
     decisions: dict[str, Any] = field(default_factory=dict)
     """Target, ranges, judgement per engine (points of mean IoU lost, IoU with fp32 masks, same mask), sensitivity."""
     layers: dict[str, list[LayerError]] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Report:
             "model": self.model,
             "calibration": self.calibration,
             "files": self.files,
-            "float_operations": self.float_operations,
+            "operations": self.operations,
             **self.decisions,
             "layers": layers,
         }
@@ -188,8 +188,8 @@ def to_html(report: Report) -> str:
         "<h2>Files</h2>",
         table(["file", "size", "mask IoU with PyTorch", "same mask chosen"], file_rows(report.files)),
         *decision_parts(report.decisions),
-        "<h2>What stayed float, and why</h2>",
-        table(["operation", "reason"], [list(item) for item in report.float_operations.items()]),
+        "<h2>What is integer, what stayed float, and why</h2>",
+        table(["operation", "reason"], [list(item) for item in report.operations.items()]),
         "<h2>Masks: PyTorch left, INT8 right</h2>",
     ]
     for pair in report.pairs:

@@ -9,8 +9,8 @@ these inputs when it runs.
 2. Choose factors as for a pair (`find_factors`).
 3. Multiply the input and divide the columns of the weight (`spread`). Float files stay as they are.
 
-Cells of the decoder have a few channels that are five times as large as all others. They cannot be made smaller before:
-the position encoding is added to them.
+Cells of the decoder have a few channels that are six to eight times as large as the median one. They cannot be made
+smaller before: the position encoding is added to them.
 """
 
 from collections.abc import Iterable, Mapping

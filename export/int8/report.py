@@ -8,6 +8,7 @@ from tinysam.calibration.feeds import ImageFeed, best_masks
 from tinysam.calibration.images import ImageSet
 from tinysam.calibration.judge import mask_iou
 from tinysam.calibration.layer_errors import layer_errors
+from tinysam.calibration.operations import described_rules
 from tinysam.calibration.report import MaskPair, Report, low_res_to_picture, write_report
 from tinysam.export.engine import FeedModel, open_files
 from tinysam.export.formats import OBSERVED
@@ -57,14 +58,6 @@ class Decisions:
         }
 
 
-FLOAT_OPERATIONS = {
-    "softmax": "integer softmax is scalar code in both engines, and slower than the float one",
-    "layer norm, residual stream": "their sums need more than 8 bits",
-    "matrix products of activations in the decoder, and in LiteRT": "no vector code for them in 8 bits",
-    "last layer of the predicted IoU": "256 weights per mask decide which mask is chosen",
-}
-
-
 def file_facts(files: list[ModelFile]) -> list[dict[str, Any]]:
     """What the report says of each file: no times, so that the same export gives the same report."""
     facts = []
@@ -112,7 +105,7 @@ def write_int8_report(
         f"and saves {s.block.saved:.2f} million instructions on a Cortex-A76"
         for s in decisions.best.kept
     }
-    report = Report(model, images.describe(), FLOAT_OPERATIONS | kept, decisions.to_dict())
+    report = Report(model, images.describe(), described_rules() | kept, decisions.to_dict())
     report.files = file_facts(files)
     quantized = [file for file in files if file.precision == "int8"]
     if any(file.engine == OBSERVED.name for file in quantized):

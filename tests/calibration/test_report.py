@@ -70,7 +70,7 @@ def test_the_page_is_self_contained_and_escapes_names(tmp_path: Path) -> None:
         {"source": "photos", "images": ["a"], "sha256": "00"},
         layers={"encoder": [LayerError("conv", "Conv", 31.5)]},
         files=[{"path": "e.onnx", "size_bytes": 10, "mask_iou": 0.97, "same_mask": 1.0}],
-        float_operations={"softmax": "why"},
+        operations={"softmax": "why"},
         pairs=[MaskPair(image, "cat & dog", mask, ~mask)],
     )
     write_report(report, tmp_path)

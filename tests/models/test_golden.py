@@ -33,6 +33,15 @@ class Case(NamedTuple):
     arrays: Any
 
 
+@pytest.fixture(scope="module", autouse=True)
+def two_threads() -> Iterator[None]:
+    """As the official outputs were made: random parameters amplify sums in another order to a difference of 0.005."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module", params=ENCODERS)
 def case(request: pytest.FixtureRequest) -> Iterator[Case]:
     sam = golden.model(request.param)
