@@ -77,12 +77,15 @@ def quiet_native(drop_all: bool = False) -> Iterator[None]:
     sys.stderr.flush()
     terminal = os.dup(2)
     with captured:
-        os.dup2(captured.fileno(), 2)
+        # Ctrl-C may come at any line: whatever it finds, the terminal comes back.
         try:
+            os.dup2(captured.fileno(), 2)
             yield
         finally:
-            sys.stderr.flush()
-            os.dup2(terminal, 2)
+            try:
+                sys.stderr.flush()
+            finally:
+                os.dup2(terminal, 2)
             os.close(terminal)
             captured.seek(0)
             for line in captured:
