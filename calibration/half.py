@@ -22,6 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.errors import CalibrationError
 from tinysam.calibration.observers import observe_extremes
+from tinysam.calibration.onnx_rewriter import put_nodes
 from tinysam.calibration.tflite_constants import ConstantPacker, as_half
 from tinysam.calibration.tflite_graph import float_data
 
@@ -158,13 +159,6 @@ def spelled_out(model: onnx.ModelProto) -> onnx.ModelProto:
         nodes.append(helper.make_node("Add", [f"{own}.scaled", *bias], [y]) if bias else identity(own, y))
     put_nodes(graph, nodes)
     return changed
-
-
-def put_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    """Replaces the nodes of a graph; some of the new ones may be its own."""
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
 
 
 def identity(own: str, output: str) -> onnx.NodeProto:

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.errors import CalibrationError
+from tinysam.calibration.onnx_rewriter import put_nodes
 from tinysam.runtime.engines import usable_cores
 from tinysam.runtime.engines.onnx import open_session
 
@@ -118,9 +119,7 @@ def place_observers(graph: onnx.GraphProto, observers: Mapping[str, list[onnx.No
     nodes = [node for name in observers if name not in made for node in observers[name]]
     for node in graph.node:
         nodes += [node, *(one for name in node.output for one in observers.get(name, []))]
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
+    put_nodes(graph, nodes)
 
 
 def extremes_model(model: onnx.ModelProto, tensors: Mapping[str, int | None]) -> onnx.ModelProto:

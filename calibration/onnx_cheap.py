@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 
 from tinysam.calibration.onnx_graph import MOVES, Graph
 from tinysam.calibration.onnx_half import Halves
-from tinysam.calibration.onnx_rewriter import Rewriter
+from tinysam.calibration.onnx_rewriter import Rewriter, drop_unread
 from tinysam.calibration.spread import TOGETHER
 
 HEADS = [0, 2, 1, 3]
@@ -114,7 +114,4 @@ def make_cheap(model: onnx.ModelProto, half: tuple[str, ...] = ()) -> None:
     if half:
         halves = Halves(model, half)
         halves.run(dict.fromkeys((*half, *MOVES), halves.compute))
-        read = {name for node in model.graph.node for name in node.input}
-        kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
-        del model.graph.initializer[:]
-        model.graph.initializer.extend(kept)
+        drop_unread(model.graph)

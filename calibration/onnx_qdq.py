@@ -21,6 +21,7 @@ from tinysam.calibration.arrays import Floats
 from tinysam.calibration.errors import CalibrationError
 from tinysam.calibration.gelu import SLOPE, gate_params
 from tinysam.calibration.onnx_graph import Graph
+from tinysam.calibration.onnx_rewriter import drop_unread
 from tinysam.calibration.qparams import QParams, quantize_weight, weight_scales
 
 WEIGHT_AXIS = {"Conv": 0, "Gemm": 0}
@@ -240,9 +241,7 @@ class QdqWriter:
             raise CalibrationError(f"graph output {tensor} would be integer: keep its node in float")
         del self.graph.node[:]
         self.graph.node.extend(self.nodes)
-        read = {name for node in self.nodes for name in node.input}
-        kept = [tensor for tensor in self.graph.initializer if tensor.name in read]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend([*kept, *self.added.values()])
+        drop_unread(self.graph)
+        self.graph.initializer.extend(self.added.values())
         del self.graph.value_info[:]
         onnx.checker.check_model(self.model)

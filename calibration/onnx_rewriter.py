@@ -9,6 +9,21 @@ import onnx
 from onnx import helper, numpy_helper, shape_inference
 
 
+def put_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    """Replaces the nodes of a graph; some of the new ones may be its own."""
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def drop_unread(graph: onnx.GraphProto) -> None:
+    """Removes the initializers that no node reads any more."""
+    read = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
 class Rewriter:
     """Rewrites one graph in place, node by node."""
 

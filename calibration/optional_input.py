@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.errors import CalibrationError
 from tinysam.calibration.onnx_graph import Graph
+from tinysam.calibration.onnx_rewriter import drop_unread, put_nodes
 
 
 def skip_unless_given(model: onnx.ModelProto, flag: str, result: str, otherwise: Floats) -> None:
@@ -40,12 +41,9 @@ def skip_unless_given(model: onnx.ModelProto, flag: str, result: str, otherwise:
         helper.make_node("If", [present], [result], f"{result}.choice", **branches),
     ]
     removed = {node.output[0] for node in inside}
-    kept = [onnx.NodeProto.FromString(n.SerializeToString()) for n in graph.node if n.output[0] not in removed]
-    read = {name for node in kept for name in node.input}
-    constants = [onnx.TensorProto.FromString(t.SerializeToString()) for t in graph.initializer if t.name in read]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend([*choice, *kept])
-    graph.initializer.extend([*constants, numpy_helper.from_array(np.zeros(1, np.float32), nothing)])
+    put_nodes(graph, [*choice, *(node for node in graph.node if node.output[0] not in removed)])
+    drop_unread(graph)
+    graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), nothing))
     onnx.checker.check_model(model)
 
 

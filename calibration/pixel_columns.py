@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.onnx_graph import Graph
-from tinysam.calibration.onnx_rewriter import Rewriter
+from tinysam.calibration.onnx_rewriter import Rewriter, drop_unread
 
 KERNEL, STRIDE = 3, 2
 """Of the convolutions that can be rewritten; padded by one pixel on each side."""
@@ -143,8 +143,5 @@ def multiply_pixels(model: onnx.ModelProto) -> None:
     """Rewrites the convolution of the bytes that a graph takes, in place; graphs without such a one stay."""
     rewriter = PixelColumns(model)
     rewriter.run({"Conv": rewriter.convolution, "Cast": rewriter.cast})
-    read = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
+    drop_unread(model.graph)
     onnx.checker.check_model(model)

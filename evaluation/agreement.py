@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from tinysam.calibration.arrays import relative_error
 from tinysam.calibration.judge import mask_iou
 from tinysam.datasets.coco import Mask, read_coco
 from tinysam.datasets.prompts import centre
@@ -73,11 +74,6 @@ class Found:
     rows: list[Row] = field(default_factory=list)
     embedding_errors: list[float] = field(default_factory=list)
     """Of each photograph, relative to the reference's embedding."""
-
-
-def relative_error(some: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
-    """norm(some - reference) / norm(reference)."""
-    return float(np.linalg.norm(some - reference) / np.linalg.norm(reference))
 
 
 def compare(

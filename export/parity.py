@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinysam.calibration.arrays import Floats
+from tinysam.calibration.arrays import Floats, relative_error
 from tinysam.calibration.feeds import Feed
 from tinysam.export.errors import ParityError
 from tinysam.export.formats import WRITERS
@@ -60,14 +60,6 @@ def prompt_cases(form: FileFormat, embedding: Floats, prompts: Feed, answer: Map
             if (size, slots) == (1, STAGE_POINTS) and not prompts["has_mask_input"][0]:
                 found.append((ATTEND, filled, expected))
     return found
-
-
-def relative_error(found: Floats, expected: Floats) -> float:
-    """Norm of the difference over the norm of what is expected; infinite for values that are not finite."""
-    if not np.isfinite(found).all():
-        return float("inf")
-    norm = float(np.linalg.norm(expected.astype(np.float64)))
-    return float(np.linalg.norm(found.astype(np.float64) - expected)) / max(norm, 1e-30)
 
 
 def compare(name: str, found: Mapping[str, Floats], expected: Mapping[str, Floats], tolerance: float) -> float:

@@ -131,7 +131,7 @@ def compare(
     def masks_of(found: Arrays, kind: str, one: str) -> list[NDArray[np.bool_]]:
         return [chosen(found, i, asked, graphs[one]) for i, asked in enumerate(prompts[kind])]
 
-    prompts = {"click": [clicks_of(frame, side // LOW_RES_STRIDE) for frame in frames]}
+    prompts = {"click": [clicks_of(frame, reference.low_res_side) for frame in frames]}
     expected = {"click": masks_of(run_graphs(reference, images | as_arrays(prompts["click"]), None), "click", "fp32")}
     fill = reference.manifest.box_masks
     prompts["box"] = [boxes_of(frame, masks, fill) for frame, masks in zip(frames, expected["click"], strict=True)]

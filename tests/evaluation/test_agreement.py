@@ -8,8 +8,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from tinysam.calibration.arrays import relative_error
 from tinysam.evaluation import agreement, everything_agreement
-from tinysam.evaluation.agreement import Found, Row, main, open_models, relative_error, rows, summary, table
+from tinysam.evaluation.agreement import Found, Row, main, open_models, rows, summary, table
 from tinysam.evaluation.backends import ModelChoice
 from tinysam.evaluation.naive import main as write
 from tinysam.evaluation.prompted import Answers
