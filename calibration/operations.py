@@ -67,6 +67,12 @@ RULES = (
         "in LiteRT its results are fp16 where the processor can, and so is what lies between its layers",
     ),
     Rule(
+        "projections of the photograph's cells for many points",
+        "none: their side of the products is projected",
+        "int8 weights, inputs rounded with one range when they run",
+        "rounding them changes the masks of INT8 decoders by no more than anything else does",
+    ),
+    Rule(
         "attention of the encoder: q k and weights v",
         "integer operands, float result",
         "float",

@@ -29,6 +29,15 @@ def replace_onnx(model: onnx.ModelProto, values: Mapping[str, Floats]) -> onnx.M
     return changed
 
 
+BIAS_APART = "decoder.transformer.layers.0.image_to_token.to_cells.weight"
+"""A parameter with a bias as its last column. TFLite decoders have both once more, each for itself."""
+
+
+def pieces(name: str, array: Floats) -> tuple[Floats, ...]:
+    """The arrays as which the converter may have stored a parameter, but for the order of their axes."""
+    return (array, array[..., :-1], array[..., -1]) if name == BIAS_APART else (array,)
+
+
 def orders(array: Floats) -> Iterator[tuple[tuple[int, ...], bytes]]:
     """Every order of an array's axes, with its bytes in that order."""
     for order in permutations(range(array.ndim)):
@@ -54,9 +63,12 @@ def replace_tflite(model: Any, source: onnx.ModelProto, values: Mapping[str, Flo
     for tensor in source.graph.initializer:
         if tensor.name not in values:
             continue
+        before = pieces(tensor.name, numpy_helper.to_array(tensor))
+        after = pieces(tensor.name, floats(values[tensor.name]))
         places = [
-            (i, np.ascontiguousarray(floats(values[tensor.name]).transpose(order)).tobytes())
-            for order, content in orders(numpy_helper.to_array(tensor))
+            (i, np.ascontiguousarray(new_piece.transpose(order)).tobytes())
+            for piece, new_piece in zip(before, after, strict=True)
+            for order, content in orders(piece)
             for i in stored.get(content, [])
         ]
         if not places:

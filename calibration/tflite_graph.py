@@ -127,3 +127,16 @@ def integer_operations(content: bytes, graph: Graph) -> list[TFLiteOperation]:
     """Operations of all signatures that can become integer with ranges found on the ONNX graph."""
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     return [op for subgraph in model.subgraphs for op in SubgraphMatcher(model, subgraph, graph).operations()]
+
+
+def layers_of(content: bytes, signature: str) -> list[TFLiteOperation]:
+    """Linear layers of one signature, whether the ONNX graph has them or not."""
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    (index,) = (one.subgraphIndex for one in model.signatureDefs if one.signatureKey == signature.encode())
+    subgraph = model.subgraphs[index]
+    kinds = {i: KINDS.get(max(c.builtinCode, c.deprecatedBuiltinCode)) for i, c in enumerate(model.operatorCodes)}
+    return [
+        TFLiteOperation(kind, subgraph.tensors[op.outputs[0]].name.decode(), {})
+        for op in subgraph.operators
+        if (kind := kinds[op.opcodeIndex]) in LINEAR
+    ]

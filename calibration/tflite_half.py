@@ -96,8 +96,14 @@ class HalfForms(SubgraphWriter):
         source, weight, output = layer.inputs[0], self.subgraph.tensors[layer.inputs[1]], layer.outputs[0]
         weight.shape = np.array([weight.shape[0], 1, 1, weight.shape[-1]], np.int32)
         rows = self.reshaped(source, (1, -1, 1, weight.shape[-1]))
-        made = self.convolution(rows, layer.inputs[1], layer.inputs[2], layer.builtinOptions.fusedActivationFunction)
+        bias = layer.inputs[2] if layer.inputs[2] >= 0 else self.no_bias(output, weight.shape[0])
+        made = self.convolution(rows, layer.inputs[1], bias, layer.builtinOptions.fusedActivationFunction)
         self.emit(Kind.RESHAPE, [made, self.constant(self.shape(output))], output)
+
+    def no_bias(self, output: int, length: int) -> int:
+        """Zeros: a convolution with int8 weights needs a bias, which the converter leaves out where it is zero."""
+        zeros = self.buffer(np.zeros(length, np.float32))
+        return self.tensor(output, (length,), schema.TensorType.FLOAT32, zeros)
 
     def add_heads(self, product: Any) -> None:
         """(1, heads, T, inputs) by (1, heads, inputs, outputs) as a grouped convolution of T cells."""

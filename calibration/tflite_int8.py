@@ -18,7 +18,7 @@ from tinysam.calibration.onnx_graph import Graph
 from tinysam.calibration.operations import TFLITE
 from tinysam.calibration.qparams import Range
 from tinysam.calibration.tensor_ranges import TensorRanges
-from tinysam.calibration.tflite_graph import KINDS, LINEAR, MOVES, TFLiteOperation, integer_operations
+from tinysam.calibration.tflite_graph import KINDS, LINEAR, MOVES, TFLiteOperation, integer_operations, layers_of
 
 
 def chosen_operations(source: bytes, graph: Graph, keep_float: frozenset[str]) -> list[TFLiteOperation]:
@@ -73,6 +73,7 @@ def quantize_tflite(
     found: TensorRanges,
     keep_float: frozenset[str] = frozenset(),
     dynamic: frozenset[str] = frozenset(),
+    dynamic_signature: str = "",
 ) -> tuple[bytes, dict[str, Any]]:
     """The INT8 version of a float TFLite file, and what the manifest says of it.
 
@@ -83,6 +84,7 @@ def quantize_tflite(
         keep_float: ONNX names of nodes that stay float.
         dynamic: those of them whose weights are int8 nevertheless: LiteRT quantizes their inputs by their own range
             when it runs, and gives float results.
+        dynamic_signature: a signature all of whose linear layers are like that; the graph need not have them.
 
     Raises:
         CalibrationError: no operation of the file is known, or the quantizer refused the graph.
@@ -91,6 +93,8 @@ def quantize_tflite(
 
     operations = chosen_operations(source, graph, keep_float)
     weights = [operation for operation in integer_operations(source, graph) if operation.node in dynamic]
+    if dynamic_signature:
+        weights += layers_of(source, dynamic_signature)
     if not operations and not weights:
         raise CalibrationError("TFLite: no operation matches the ONNX graph; export both again")
     previous = logging.root.manager.disable

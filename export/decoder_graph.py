@@ -9,7 +9,7 @@
 
 `DecoderGraph` is the whole of it for all prompts; `SelectiveDecoder` skips step 4 for prompts that a threshold of
 predicted IoU drops. TFLite's shapes are fixed, so there the same choice takes two calls, `AttendStage` and
-`UpscaleStage`.
+`UpscaleStage`. What the first needs of the photograph alone `PrepareStage` has computed once before.
 """
 
 from typing import ClassVar, NamedTuple
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tinysam.export.decoder_attention import EdgeTransformer
+from tinysam.export.decoder_attention import EdgeTransformer, ImageProjections, Projected
 from tinysam.export.decoder_prompts import MaskPrompt, PromptTokens, equal
 from tinysam.export.encoder_graph import linear
 from tinysam.models.mask_decoder import MaskDecoder
@@ -111,20 +111,41 @@ class DecoderGraph(nn.Module):
             token = F.relu(layer(token))
         return self.iou_last(token)
 
-    def attend(self, image_embeddings: Tensor, dense: Tensor, point_coords: Tensor, point_labels: Tensor) -> Attended:
-        """Everything but the upscaling; `dense` is the embedding of the mask prompt, or of there being none."""
+    def tokens(self, point_coords: Tensor, point_labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens of P prompts (P, T, dim), and what hides absent ones (P, 1, 1, T) when added to attention scores."""
         sparse = self.prompt_tokens(point_coords, point_labels)
         output_tokens = self.output_tokens.expand(sparse.shape[0], -1, -1)
         tokens = torch.cat([output_tokens, sparse], dim=1)
         absent = equal(point_labels, ABSENT) * HIDDEN
-        hidden = F.pad(absent, (output_tokens.shape[1], 0))[:, None, None, :]
+        return tokens, F.pad(absent, (output_tokens.shape[1], 0))[:, None, None, :]
+
+    def cells(self, image_embeddings: Tensor, dense: Tensor) -> Tensor:
+        """(1, L, dim); `dense` is the embedding of the mask prompt, or of there being none."""
         cells = image_embeddings.flatten(1, 2) if self.channels_last else image_embeddings.flatten(2).transpose(1, 2)
+        return cells + dense
+
+    def attend(self, tokens: Tensor, hidden: Tensor, cells: Tensor, image: Projected | None = None) -> Attended:
+        """Everything between the prompts' tokens and the upscaling; `image`: the projected `cells`."""
         # The tokens of the prompt have done their part when the output tokens look at the image for the last time.
-        tokens, cells = self.transformer(cells + dense, self.cell_pe, tokens, hidden, 2 + max(self.mask_tokens))
+        wanted = 2 + max(self.mask_tokens)
+        tokens, cells = self.transformer(cells, self.cell_pe, tokens, hidden, wanted, image)
         # Slices, not indices, which LiteRT gathers outside XNNPACK: all that is there would be converted around them.
         iou_token, *mask_tokens = (tokens[:, i : i + 1].flatten(1) for i in (0, *(1 + i for i in self.mask_tokens)))
         weights = [head(token) for head, token in zip(self.hypernetworks, mask_tokens, strict=True)]
         return Attended(cells, torch.stack(weights, dim=1), self.iou(iou_token))
+
+    def before_upscaling(
+        self,
+        image_embeddings: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor,
+        has_mask_input: Tensor,
+    ) -> Attended:
+        """All the rest, for prompts of any kind."""
+        dense = self.mask_prompt(mask_input, has_mask_input)
+        tokens, hidden = self.tokens(point_coords, point_labels)
+        return self.attend(tokens, hidden, self.cells(image_embeddings, dense))
 
     def forward(
         self,
@@ -134,8 +155,7 @@ class DecoderGraph(nn.Module):
         mask_input: Tensor,
         has_mask_input: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        dense = self.mask_prompt(mask_input, has_mask_input)
-        found = self.attend(image_embeddings, dense, point_coords, point_labels)
+        found = self.before_upscaling(image_embeddings, point_coords, point_labels, mask_input, has_mask_input)
         return self.upscaling(found.cells, found.mask_weights), found.iou
 
 
@@ -164,12 +184,26 @@ class SelectiveDecoder(nn.Module):
         iou_threshold: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Masks of the K prompts that passed, predicted IoU of all P; `iou_threshold` is (1,)."""
-        dense = self.decoder.mask_prompt(mask_input, has_mask_input)
-        found = self.decoder.attend(image_embeddings, dense, point_coords, point_labels)
+        prompts = (point_coords, point_labels, mask_input, has_mask_input)
+        found = self.decoder.before_upscaling(image_embeddings, *prompts)
         best = found.iou.index_select(1, self.judged).amax(1)
         passed = (best > iou_threshold).nonzero()[:, 0]
         cells, weights = found.cells.index_select(0, passed), found.mask_weights.index_select(0, passed)
         return self.decoder.upscaling(cells, weights), found.iou
+
+
+class PrepareStage(nn.Module):
+    """What comes before a decoder in two calls, once for a photograph."""
+
+    def __init__(self, decoder: DecoderGraph) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.projections = ImageProjections(decoder.transformer.layers[0])
+
+    def forward(self, image_embeddings: Tensor) -> Projected:
+        cells = self.decoder.cells(image_embeddings, self.decoder.mask_prompt.no_mask)
+        image: Projected = self.projections(cells, self.decoder.cell_pe)
+        return image
 
 
 class AttendStage(nn.Module):
@@ -179,8 +213,17 @@ class AttendStage(nn.Module):
         super().__init__()
         self.decoder = decoder
 
-    def forward(self, image_embeddings: Tensor, point_coords: Tensor, point_labels: Tensor) -> tuple[Tensor, ...]:
-        return self.decoder.attend(image_embeddings, self.decoder.mask_prompt.no_mask, point_coords, point_labels)
+    def forward(
+        self,
+        cells: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        queries: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+    ) -> Attended:
+        tokens, hidden = self.decoder.tokens(point_coords, point_labels)
+        return self.decoder.attend(tokens, hidden, cells, Projected(cells, keys, values, queries))
 
 
 class UpscaleStage(nn.Module):
@@ -190,9 +233,8 @@ class UpscaleStage(nn.Module):
         super().__init__()
         self.upscaling = decoder.upscaling
 
-    def forward(self, cells: Tensor, mask_weights: Tensor) -> Tensor:
-        masks: Tensor = self.upscaling(cells, mask_weights)
-        return masks
+    def forward(self, cells: Tensor, mask_weights: Tensor) -> tuple[Tensor]:
+        return (self.upscaling(cells, mask_weights),)
 
 
 @torch.no_grad()

@@ -29,6 +29,10 @@ MEANINGS = {
     "iou_threshold": "masks are drawn for prompts with a mask of higher predicted IoU only; -infinity draws all",
     "low_res_masks": "mask logits; above 0 is foreground",
     "iou_predictions": "predicted IoU of each mask",
+    "image_cells": "the embedding as rows, with what stands for the lack of a mask prompt",
+    "keys": "projection of the cells: keys of the tokens' attention to them in the first layer",
+    "values": "likewise, values of the same",
+    "queries": "likewise, queries of the cells' attention to the tokens",
     "cells": "the embedding after the two-way transformer",
     "mask_weights": "output of each mask token's hypernetwork; its product with the upscaled cells is the mask",
 }

@@ -18,7 +18,7 @@ from tinysam.export.errors import ParityError
 from tinysam.export.formats import WRITERS
 from tinysam.export.reference import ReferenceCase
 from tinysam.export.tensors import cut, decoder_inputs, encoder_inputs, fill_slots, in_layout
-from tinysam.runtime.contract import ATTEND, FREE, STAGE_POINTS, UPSCALE, decode_name
+from tinysam.runtime.contract import ATTEND, FREE, PREPARE, STAGE_POINTS, UPSCALE, decode_name
 from tinysam.runtime.engines import Engine, load_quietly
 from tinysam.runtime.engines.formats import FileFormat
 from tinysam.runtime.manifest import ModelFile
@@ -87,13 +87,13 @@ def compare(name: str, found: Mapping[str, Floats], expected: Mapping[str, Float
 
 
 def run_decoder(decoder: Engine, signature: str, inputs: Feed) -> Feed:
-    """Runs a decoder; both calls, if `signature` is the first of two."""
+    """Runs a decoder; all steps, if `signature` is the one of them that takes the prompt."""
     if signature != ATTEND:
         return decoder.run(signature, inputs)
-    prompt, between = ("image_embeddings", "point_coords", "point_labels"), ("cells", "mask_weights")
-    found = decoder.run(ATTEND, {name: inputs[name] for name in prompt})
-    masks = decoder.run(UPSCALE, {name: found[name] for name in between})
-    return {**masks, "iou_predictions": found["iou_predictions"]}
+    image = decoder.run(PREPARE, {"image_embeddings": inputs["image_embeddings"]})
+    found = decoder.run(ATTEND, {**image, **{name: inputs[name] for name in ("point_coords", "point_labels")}})
+    iou = found.pop("iou_predictions")
+    return {**decoder.run(UPSCALE, found), "iou_predictions": iou}
 
 
 def check_file(folder: Path, file: ModelFile, cases: list[Case], threads: int) -> dict[str, Any]:

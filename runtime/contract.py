@@ -1,6 +1,6 @@
 """The tensors of model files: the exporter writes them, the runtime checks them, docs/artifacts.md lists them.
 
-1. `encoder_signature`, `decoder_signature`, `stage_signatures` build one signature each;
+1. `encoder_signature`, `decoder_signature` build one signature each, `stage_signatures` those of a decoder in steps;
 2. `signatures` lists all that the exporter writes into a file of a format;
 3. `check_contract` refuses a manifest that gives a file other tensors.
 
@@ -18,8 +18,11 @@ EMBED_DIM = 256
 """Channels of the embedding."""
 WEIGHT_DIM = EMBED_DIM // 8
 """Channels of the upscaled cells, with which the decoder's tokens are multiplied to draw masks."""
-ATTEND, UPSCALE = STAGES = ("attend_1x2", "upscale_1")
-"""Signatures of a decoder in two calls: predicted IoU of one prompt of two points; the upscaling of its masks."""
+HEADS = 8
+"""Heads of the decoder's attention; between image and tokens they share half of `EMBED_DIM`."""
+PREPARE, ATTEND, UPSCALE = STAGES = ("prepare", "attend_1x2", "upscale_1")
+"""Signatures of a decoder in steps: once for a photograph what its prompts without a mask share; predicted IoU of one
+prompt of two points; the upscaling of its masks."""
 STAGE_POINTS = 2
 """Points of that prompt."""
 FREE = ""
@@ -90,15 +93,24 @@ def decoder_signature(layout: str, sizes: Sizes, prompts: int | str, points: int
 
 
 def stage_signatures(layout: str, sizes: Sizes) -> dict[str, Signature]:
-    """The decoder in two calls: predicted IoU first, and the upscaling for masks that are wanted."""
+    """The decoder in steps: what depends on the photograph alone, predicted IoU, and masks where they are wanted."""
     whole = decoder_signature(layout, sizes, 1, STAGE_POINTS)
-    prompt = {name: whole.inputs[name] for name in ("image_embeddings", "point_coords", "point_labels")}
+    photograph, points = (
+        {name: whole.inputs[name] for name in names}
+        for names in (("image_embeddings",), ("point_coords", "point_labels"))
+    )
+    cells, width = sizes.grid**2, EMBED_DIM // 2 // HEADS
+    across, along = TensorSpec((1, HEADS, width, cells)), TensorSpec((1, HEADS, cells, width))
+    image = TensorSpec((1, cells, EMBED_DIM))
+    prepared = {"image_cells": image, "keys": across, "values": along, "queries": across}
     between = {
-        "cells": TensorSpec((1, sizes.grid**2, EMBED_DIM)),
+        "cells": image,
         "mask_weights": TensorSpec((1, sizes.masks, WEIGHT_DIM)),
     }
+    iou = {"iou_predictions": whole.outputs["iou_predictions"]}
     return {
-        ATTEND: Signature(prompt, {**between, "iou_predictions": whole.outputs["iou_predictions"]}),
+        PREPARE: Signature(photograph, prepared),
+        ATTEND: Signature({**prepared, **points}, {**between, **iou}),
         UPSCALE: Signature(between, {"low_res_masks": whole.outputs["low_res_masks"]}),
     }
 
@@ -125,8 +137,9 @@ def check_contract(manifest: Manifest, file: ModelFile) -> None:
     """ArtifactError if the manifest gives a file other tensors than the runtime will use."""
     if file.part == "encoder" and len(file.signatures) != 1:
         raise ArtifactError(f"{file.path}: {len(file.signatures)} signatures, expected one; export the model again")
-    if file.part == "decoder" and FREE not in file.signatures and not set(STAGES) <= set(file.signatures):
-        raise ArtifactError(f"{file.path}: lacks {' or '.join(STAGES)}; export the model again")
+    lacking = [name for name in STAGES if name not in file.signatures]
+    if file.part == "decoder" and FREE not in file.signatures and lacking:
+        raise ArtifactError(f"{file.path}: lacks {' and '.join(lacking)}; export the model again")
     for name, signature in file.signatures.items():
         expected = _expected(manifest, file, name)
         for side in ("inputs", "outputs"):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysam.runtime import engines
-from tinysam.runtime.contract import ATTEND, UPSCALE, check_contract, fixed_batches
+from tinysam.runtime.contract import ATTEND, PREPARE, UPSCALE, check_contract, fixed_batches
 from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.errors import ArtifactError, PromptError
 from tinysam.runtime.labels import BOX_TOP_LEFT, NEGATIVE, POSITIVE
@@ -73,6 +73,7 @@ class Graphs(Model):
         self._batches = fixed_batches(self._files["decoder"])
         self._lock = threading.Lock()
         self._loaded: dict[str, engines.Engine] = {}
+        self._prepared = threading.local()
 
     def __reduce__(self) -> tuple[type["Graphs"], tuple[Path, str, str, int]]:
         """A copy in another process reads the folder again; no loaded engine travels."""
@@ -85,7 +86,7 @@ class Graphs(Model):
     def with_engine(self, part: str, engine: engines.Engine) -> "Graphs":
         """The same model, but `encoder` or `decoder` run by another engine that takes and gives the same tensors."""
         other = Graphs.__new__(Graphs)
-        other.__dict__ = {**self.__dict__, "_loaded": {**self._loaded, part: engine}}
+        other.__dict__ = {**self.__dict__, "_loaded": {**self._loaded, part: engine}, "_prepared": threading.local()}
         return other
 
     def with_quiet_start(self) -> "Graphs":
@@ -163,6 +164,7 @@ class Graphs(Model):
     def release(self, part: str) -> bool:
         """Frees the memory of `encoder` or `decoder`, whose next use loads it again; False if it is not loaded."""
         with self._lock:
+            self._prepared = threading.local()
             return self._loaded.pop(part, None) is not None
 
     def _engine(self, part: str) -> engines.Engine:
@@ -209,16 +211,23 @@ class Graphs(Model):
 
     def _decode_in_two(self, embedding: Floats, prompts: Prompts, iou_threshold: float) -> Decoded:
         """Predicted IoU prompt by prompt, from a decoder with fixed axes, and its second half where one passes."""
-        decoder, masks, iou = self._engine("decoder"), [], []
+        decoder, image, masks, iou = self._engine("decoder"), self._prepare(embedding), [], []
         for coords, labels in zip(prompts.coords, prompts.labels, strict=True):
-            prompt = {"image_embeddings": embedding, "point_coords": coords[None], "point_labels": labels[None]}
-            found = decoder.run(ATTEND, prompt)
+            found = decoder.run(ATTEND, {**image, "point_coords": coords[None], "point_labels": labels[None]})
             iou.append(found.pop("iou_predictions"))
             if len(passed(self.manifest.mask_tokens, iou[-1], iou_threshold)):
                 masks.append(decoder.run(UPSCALE, found)["low_res_masks"])
         all_iou, side = np.concatenate(iou), self.low_res_side
         drawn = np.concatenate(masks) if masks else np.empty((0, all_iou.shape[1], side, side), np.float32)
         return Decoded(drawn, all_iou, passed(self.manifest.mask_tokens, all_iou, iou_threshold))
+
+    def _prepare(self, embedding: Floats) -> dict[str, Floats]:
+        """What points on one photograph share, computed for the first of them; each thread keeps its last one."""
+        kept: tuple[Floats, dict[str, Floats]] | None = getattr(self._prepared, "of", None)
+        if kept is None or kept[0] is not embedding:
+            made = self._engine("decoder").run(PREPARE, {"image_embeddings": embedding})
+            kept = self._prepared.of = embedding, made
+        return kept[1]
 
     def _run_decoder(
         self, name: str, embedding: Floats, prompts: Prompts, more: Mapping[str, Floats] = MappingProxyType({})

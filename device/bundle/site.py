@@ -14,9 +14,10 @@ from pathlib import Path
 
 from tinysam.device.bundle.contents import PRECISIONS
 from tinysam.device.bundle.wheel import BuildError
+from tinysam.runtime.contract import check_contract
 from tinysam.runtime.engines.formats import TFLITE
 from tinysam.runtime.locate import find_artifacts
-from tinysam.runtime.manifest import Manifest, read_manifest
+from tinysam.runtime.manifest import PARTS, Manifest, read_manifest
 
 WEB = Path(__file__).resolve().parents[2] / "web"
 INSTALLED = "node_modules/.package-lock.json"
@@ -32,7 +33,8 @@ def build_site(artifacts: Path, out: Path, *, precisions: Sequence[str] = ("int8
     """
     manifest = read_manifest(artifacts)
     for precision in precisions:
-        manifest.find("encoder", TFLITE.name, precision)
+        for part in PARTS:
+            check_contract(manifest, manifest.find(part, TFLITE.name, precision))
     install_packages()
     options = [f"--artifacts={artifacts.resolve()}", f"--out={out.resolve()}", f"--precisions={','.join(precisions)}"]
     failure = _run("node", "build.mjs", *options, *(["--single"] if single else []))

@@ -102,7 +102,13 @@ def _parser() -> argparse.ArgumentParser:
     add_version(parser)
     parser.add_argument("--model", type=Path, action="append", metavar="DIR", help="artifact folder; may be repeated")
     parser.add_argument("--cpu", nargs="+", choices=BOARDS, default=list(BOARDS))
-    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help="attend: without drawing masks")
+    parser.add_argument(
+        "--part",
+        nargs="+",
+        choices=PARTS,
+        default=list(PARTS),
+        help="attend: without drawing masks; prepare: once before",
+    )
     parser.add_argument("--backend", nargs="+", choices=tuple(FORMATS), default=list(FORMATS))
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--ops", action="store_true", help="attribute the counts to operations")

@@ -1,7 +1,7 @@
 """The model files whose cost is reported: those of artifact folders, run for one click.
 
-The decoder is measured twice: for the masks of a click, and as segment-everything runs it for a point whose masks are
-not drawn because their predicted IoU is below the threshold.
+The decoder is measured for the masks of a click, and as segment-everything runs it: a point whose masks are not drawn
+because their predicted IoU is below the threshold, and what a TFLite decoder computes once for a photograph before.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tinysam.runtime.contract import ATTEND
+from tinysam.runtime.contract import ATTEND, PREPARE, decode_name
 from tinysam.runtime.engines.formats import FORMATS
 from tinysam.runtime.manifest import ModelFile, read_manifest, verify_file
 
@@ -19,8 +19,8 @@ CLICK = (1, 2)
 """One prompt of two points: the one that was clicked, and SAM's padding point."""
 
 
-PARTS = ("encoder", "decoder", "attend")
-"""`attend` is the decoder for a point whose masks are not drawn."""
+PARTS = ("encoder", "decoder", "prepare", "attend")
+"""`attend` is the decoder for a point whose masks are not drawn, `prepare` what all such points share."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,11 @@ def subjects(artifacts: Path, parts: tuple[str, ...]) -> Iterator[Subject]:
     manifest = read_manifest(artifacts)
     model = f"{manifest.variant}-{manifest.image_size}"
     for file in manifest.files:
-        asked = [part for part in parts if part == file.part or (part == "attend" and file.part == "decoder")]
-        for part in asked:
+        in_steps = bool(FORMATS[file.engine].batches)
+        own = ("encoder",) if file.part == "encoder" else ("decoder", *["prepare"] * in_steps, "attend")
+        for part in (part for part in parts if part in own):
             path = verify_file(artifacts, file)
-            if FORMATS[file.engine].batches:
+            if in_steps:
                 yield Subject(model, part, file, path, signature=_signature(file, part))
             else:
                 yield Subject(model, part, file, path, lengths=_free_axes(file), values=_threshold(part))
@@ -62,7 +63,7 @@ def subjects(artifacts: Path, parts: tuple[str, ...]) -> Iterator[Subject]:
 def _signature(file: ModelFile, part: str) -> str:
     if part == "encoder":
         return next(iter(file.signatures))
-    return ATTEND if part == "attend" else f"decode_{CLICK[0]}x{CLICK[1]}"
+    return {"prepare": PREPARE, "attend": ATTEND}.get(part, decode_name(*CLICK))
 
 
 def _threshold(part: str) -> dict[str, float]:

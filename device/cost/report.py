@@ -33,7 +33,7 @@ class Row:
 
     model: str
     part: str
-    """`encoder`, `decoder` or `attend`."""
+    """One of `tinysam.device.cost.models.PARTS`."""
     engine: str
     cpu: str
     precision: str

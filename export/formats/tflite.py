@@ -1,7 +1,7 @@
 """TFLite: float files by way of ONNX files and onnx2tf, INT8 and fp16 files from the float ones.
 
-A TFLite decoder has one signature per number of prompts and points, and one more in two calls: predicted IoU first, the
-masks for prompts that are wanted.
+A TFLite decoder has one signature per number of prompts and points, and three more for many points on one photograph:
+what depends on the photograph alone, predicted IoU, the masks for prompts that are wanted.
 """
 
 from functools import cached_property
@@ -22,7 +22,7 @@ from tinysam.calibration.tflite_cheap import make_cheap
 from tinysam.calibration.tflite_constants import dequantize_code, pack_constants, to_bytes
 from tinysam.calibration.tflite_half import prefer_half
 from tinysam.calibration.tflite_int8 import operations_of, quantize_tflite
-from tinysam.export.decoder_graph import AttendStage, DecoderGraph, UpscaleStage, decoder_graph
+from tinysam.export.decoder_graph import AttendStage, DecoderGraph, PrepareStage, UpscaleStage, decoder_graph
 from tinysam.export.encoder_graph import encoder_graph
 from tinysam.export.formats.onnx import to_onnx
 from tinysam.export.formats.onnx2tf import TFLiteSignature, to_tflite
@@ -30,7 +30,7 @@ from tinysam.export.formats.writer import Quantizer, Writer, tensors
 from tinysam.export.reference import ReferenceCase
 from tinysam.export.tensors import DECODER_OUTPUTS, ENCODER_OUTPUTS, channels_last, cut, fill_slots
 from tinysam.models.sam import MEAN, STD, Sam
-from tinysam.runtime.contract import ATTEND, STAGE_POINTS, UPSCALE, decode_name
+from tinysam.runtime.contract import ATTEND, PREPARE, STAGE_POINTS, UPSCALE, Sizes, decode_name, stage_signatures
 from tinysam.runtime.engines.formats import TFLITE
 from tinysam.runtime.process import quiet_native
 
@@ -56,7 +56,8 @@ class TfliteQuantizer(Quantizer):
         with quiet_native():
             kept = keep_float | part.always_float(operations.TFLITE)
             dynamic = part.stored | (part.dynamic(operations.TFLITE) - keep_float)
-            content, facts = quantize_tflite(self.source, Graph(part.graph), part.found, kept, dynamic)
+            prepare = PREPARE if part.name == "decoder" else ""
+            content, facts = quantize_tflite(self.source, Graph(part.graph), part.found, kept, dynamic, prepare)
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         if part.name == "encoder":
             take_pixels_tflite(model, MEAN, STD, dequantize_code(model))
@@ -116,19 +117,16 @@ class TfliteWriter(Writer):
 
 
 def stages(graph: DecoderGraph, case: ReferenceCase, path: Path) -> list[TFLiteSignature]:
-    """The decoder in two calls; writes their ONNX files beside `path`."""
-    feed = {"image_embeddings": channels_last(case.embedding), **cut(fill_slots(case.prompts[0], 1, STAGE_POINTS), 1)}
-    prompt = {name: feed[name] for name in ("image_embeddings", "point_coords", "point_labels")}
-    attend, upscale = AttendStage(graph).eval(), UpscaleStage(graph).eval()
-    with torch.no_grad():
-        cells, weights, _ = attend(*tensors(prompt).values())
-    found = {"cells": cells.numpy(), "mask_weights": weights.numpy()}
-    made = []
-    for name, stage, inputs, outputs in (
-        (ATTEND, attend, prompt, ("cells", "mask_weights", "iou_predictions")),
-        (UPSCALE, upscale, found, ("low_res_masks",)),
-    ):
-        source = path.with_suffix(f".{name}.onnx")
-        to_onnx(stage, tensors(inputs), outputs, source)
+    """The decoder in steps, see `stage_signatures`; writes their ONNX files beside `path`."""
+    modules = {PREPARE: PrepareStage(graph), ATTEND: AttendStage(graph), UPSCALE: UpscaleStage(graph)}
+    known = {"image_embeddings": channels_last(case.embedding), **cut(fill_slots(case.prompts[0], 1, STAGE_POINTS), 1)}
+    sizes, made = Sizes(case.image.shape[-1], len(graph.mask_tokens)), []
+    for name, signature in stage_signatures(TFLITE.layout, sizes).items():
+        module, source = modules[name].eval(), path.with_suffix(f".{name}.onnx")
+        inputs, outputs = {tensor: known[tensor] for tensor in signature.inputs}, tuple(signature.outputs)
+        with torch.no_grad():
+            results = module(*tensors(inputs).values())
+        known |= {tensor: result.numpy() for tensor, result in zip(outputs, results, strict=True)}
+        to_onnx(module, tensors(inputs), outputs, source)
         made.append(TFLiteSignature(name, source, inputs, outputs))
     return made

@@ -1,4 +1,4 @@
-"""New parameters in the real float encoder of both engines: clipped, and taking pixels."""
+"""New parameters in the real float files: a clipped encoder, one that takes pixels, a decoder of other channels."""
 
 from pathlib import Path
 
@@ -110,6 +110,44 @@ def test_the_quantizers_choose_the_scales_that_were_searched_for(
     chosen = [some for some in scales if len(some) > 1]
     for limits in found.weight_limits.values():
         assert any(len(some) == len(limits) and np.allclose(some, limits / 127, rtol=1e-4) for some in chosen)
+
+
+def rescaled(source: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """Parameters of a decoder whose first layer has other channels between tokens and cells, and the same function."""
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in source.graph.initializer}
+    factors = np.exp(np.random.default_rng(0).normal(size=(3, 1, 8, 1, 16))).astype(np.float32)
+    (keys, values, queries), layer = factors, "decoder.transformer.layers.0"
+    by = {
+        f"{layer}.token_to_image.q.proj.weight": keys.reshape(-1, 1),
+        f"{layer}.token_to_image.q.proj.bias": keys.ravel(),
+        f"{layer}.token_to_image.to_cells.weight": 1 / keys.swapaxes(2, 3),
+        f"{layer}.token_to_image.from_cells.weight": values,
+        f"{layer}.token_to_image.out.weight": 1 / values.reshape(1, -1),
+        f"{layer}.image_to_token.k.proj.weight": queries.reshape(-1, 1),
+        f"{layer}.image_to_token.k.proj.bias": queries.ravel(),
+        f"{layer}.image_to_token.to_cells.weight": 1 / queries.swapaxes(2, 3),
+    }
+    return {name: stored[name] * factor for name, factor in by.items()}
+
+
+def test_what_is_projected_once_for_a_photograph_gets_the_same_parameters(artifacts_dir: Path) -> None:
+    source, content = (
+        onnx.load(artifacts_dir / "decoder.fp32.onnx"),
+        (artifacts_dir / "decoder.fp32.tflite").read_bytes(),
+    )
+    random = np.random.default_rng(0)
+    embedding = random.normal(size=(1, 28, 28, 256)).astype(np.float32)
+    points = {"point_coords": np.float32([[[200, 150], [0, 0]]]), "point_labels": np.float32([[1, -1]])}
+    before, after = (Interpreter(model_content=one) for one in (content, changed(content, source, rescaled(source))))
+    made = [one.get_signature_runner("prepare")(image_embeddings=embedding) for one in (before, after)]
+    for name in ("keys", "values", "queries"):
+        assert distance(made[1][name], made[0][name]) > 0.1
+    expected, found = (
+        one.get_signature_runner("attend_1x2")(**image, **points)
+        for one, image in zip((before, after), made, strict=True)
+    )
+    for name in ("iou_predictions", "mask_weights", "cells"):
+        assert distance(found[name], expected[name]) < 1e-5
 
 
 def test_a_parameter_that_is_not_in_the_file_is_refused(source: onnx.ModelProto, tflite: bytes) -> None:

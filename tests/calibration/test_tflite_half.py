@@ -86,6 +86,15 @@ def test_nothing_in_the_int8_decoder_stops_fp16(artifacts_dir: Path, expected: n
     assert 1e-5 < error(decode(content), expected) < 0.04
 
 
+def test_a_photograph_is_projected_with_int8_weights(artifacts_dir: Path) -> None:
+    model = read((artifacts_dir / "decoder.int8.tflite").read_bytes())
+    (index,) = (one.subgraphIndex for one in model.signatureDefs if one.signatureKey == b"prepare")
+    subgraph = model.subgraphs[index]
+    layers = [op for op in subgraph.operators if KINDS[model.operatorCodes[op.opcodeIndex].builtinCode] == "CONV_2D"]
+    weights = [subgraph.tensors[layer.inputs[1]] for layer in layers]
+    assert [(weight.type, list(weight.shape)) for weight in weights] == [(schema.TensorType.INT8, [128, 1, 1, 256])] * 3
+
+
 def test_the_int8_decoder_needs_no_xnnpack(artifacts_dir: Path) -> None:
     content = (artifacts_dir / "decoder.int8.tflite").read_bytes()
     # both round their inputs to 8 bits, each in its own way

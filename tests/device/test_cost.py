@@ -11,6 +11,7 @@ from tests.device.conftest import CACHE, emulator_or_skip
 from tinysam.device.arm.root import BOOKWORM, PI4, PI5, Board
 from tinysam.device.cost.guest_litert import clock_spans
 from tinysam.device.cost.measure import MeasureError, attribute, measure
+from tinysam.device.cost.models import PARTS, subjects
 from tinysam.device.cost.plugin import CompilerMissing, Counts, build_plugin, read_regions
 
 ROWS, INNER, COLUMNS = 64, 256, 128
@@ -61,6 +62,23 @@ def test_counts_equal_the_arithmetic_of_a_matrix_product(product: Path, board: B
     assert MACS / 4 <= operations["MatMul"].vector <= 1.1 * MACS / 4
     attributed = sum((operation.counts.total for operation in cost.operations), 0)
     assert 0.8 * cost.counts.total < attributed < 1.2 * cost.counts.total
+
+
+def test_the_decoder_is_counted_as_it_is_asked(artifacts_dir: Path) -> None:
+    found = {
+        (subject.file.engine, subject.part): subject.signature
+        for subject in subjects(artifacts_dir, PARTS)
+        if subject.file.precision == "int8"
+    }
+    assert found == {
+        ("onnx", "encoder"): None,
+        ("onnx", "decoder"): None,
+        ("onnx", "attend"): None,
+        ("tflite", "encoder"): "encode",
+        ("tflite", "decoder"): "decode_1x2",
+        ("tflite", "prepare"): "prepare",
+        ("tflite", "attend"): "attend_1x2",
+    }
 
 
 def test_regions_are_read_in_order() -> None:

@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tinysam.device.bundle import site
 from tinysam.device.bundle.wheel import BuildError
+from tinysam.runtime.errors import ArtifactError
+from tinysam.runtime.manifest import read_manifest, write_manifest
 
 
 def test_a_machine_without_node_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -43,3 +46,14 @@ def test_a_model_of_another_manifest_version_leaves_the_page_as_it_was(
     assert site.main([str(page), "--model", str(tmp_path)]) == 1
     assert "schema 1, expected 2" in capsys.readouterr().err
     assert (page / "index.html").read_text() == "earlier"
+
+
+def test_a_model_of_an_earlier_export_is_refused(artifacts_dir: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(artifacts_dir)
+    files = []
+    for file in manifest.files:
+        kept = {name: signature for name, signature in file.signatures.items() if name != "prepare"}
+        files.append(replace(file, signatures=kept))
+    write_manifest(replace(manifest, files=tuple(files)), tmp_path)
+    with pytest.raises(ArtifactError, match=r"^decoder\.int8\.tflite: lacks prepare; export the model again$"):
+        site.build_site(tmp_path, tmp_path / "page")

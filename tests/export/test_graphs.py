@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from tests.models.golden import relative_error
-from tinysam.export.decoder_graph import AttendStage, SelectiveDecoder, UpscaleStage, decoder_graph
+from tinysam.export.decoder_graph import AttendStage, PrepareStage, SelectiveDecoder, UpscaleStage, decoder_graph
 from tinysam.export.encoder_graph import encoder_graph
 from tinysam.models import VARIANTS, Sam, build, load
+from tinysam.runtime.labels import ABSENT
 
 EXACT = 1e-5
 
@@ -106,16 +107,20 @@ def test_the_selective_decoder_draws_masks_above_the_threshold_only(
             torch.testing.assert_close(drawn, masks[best > threshold], rtol=1e-4, atol=1e-4)
 
 
-def test_the_decoder_in_two_calls_equals_the_decoder_in_one(nano: tuple[Sam, torch.Tensor]) -> None:
+@pytest.mark.parametrize("labels", [[1, -1], [2, 3], [1, -1, -2]], ids=["click", "box", "absent point"])
+def test_the_decoder_in_steps_equals_the_plain_model(nano: tuple[Sam, torch.Tensor], labels: list[float]) -> None:
     sam, embedding = nano
-    graph = decoder_graph(sam, (1, 2, 3))
-    coords, label = prompts(2, [1, -1])
+    graph = decoder_graph(sam, (1, 2, 3), channels_last=True)
+    coords, label = prompts(2, labels)
+    present = [i for i, one in enumerate(labels) if one != ABSENT]
     with torch.no_grad():
-        masks, iou = graph(embedding, coords, label, torch.zeros(1, 1, 112, 112), torch.zeros(1))
-        cells, weights, early = AttendStage(graph)(embedding, coords, label)
-        late = UpscaleStage(graph)(cells[1:], weights[1:])
-    torch.testing.assert_close(early, iou)
-    torch.testing.assert_close(late, masks[1:], rtol=1e-4, atol=1e-4)
+        expected = sam.decode(embedding, coords[:, present], label[:, present])
+        image = PrepareStage(graph)(embedding.permute(0, 2, 3, 1))
+        cells, weights, iou = AttendStage(graph)(*image, coords, label)
+        (masks,) = UpscaleStage(graph)(cells[1:], weights[1:])
+    assert [list(one.shape) for one in image] == [[1, 784, 256], [1, 8, 16, 784], [1, 8, 784, 16], [1, 8, 16, 784]]
+    assert relative_error(iou, expected.iou[:, 1:]) < EXACT
+    assert relative_error(masks, expected.low_res_masks[1:, 1:]) < EXACT
 
 
 def test_absent_slots_change_nothing(nano: tuple[Sam, torch.Tensor]) -> None:

@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
 from tests.models.golden import relative_error
-from tinysam.export.decoder_graph import AttendStage, decoder_graph
+from tinysam.export.decoder_graph import AttendStage, PrepareStage, decoder_graph
 from tinysam.export.errors import ExportError
 from tinysam.export.formats.onnx import to_onnx
 from tinysam.export.formats.onnx2tf import TFLiteSignature, layout_hints, to_tflite
@@ -103,14 +103,14 @@ def test_as_many_cells_as_channels(tmp_path: Path, image: torch.Tensor) -> None:
 
 
 class AttendedCells(nn.Module):
-    """The cells that the first half of a decoder in two calls gives."""
+    """The cells that the first half of a decoder in two calls gives, preparing included."""
 
-    def __init__(self, stage: AttendStage) -> None:
+    def __init__(self, prepare: PrepareStage, attend: AttendStage) -> None:
         super().__init__()
-        self.stage = stage
+        self.prepare, self.attend = prepare, attend
 
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        cells: torch.Tensor = self.stage(*inputs)[0]
+    def forward(self, embeddings: torch.Tensor, *points: torch.Tensor) -> torch.Tensor:
+        cells: torch.Tensor = self.attend(*self.prepare(embeddings), *points)[0]
         return cells
 
 
@@ -118,7 +118,8 @@ def test_a_decoder_with_as_many_cells_as_channels(tmp_path: Path) -> None:
     torch.manual_seed(0)
     encoder = VARIANTS["nano"].encoder.build(224)
     sam = Sam(encoder, 4 * encoder.sizes.stride, mlp_dim=16, embed_dim=16)
-    stage = AttendedCells(AttendStage(decoder_graph(sam, (0, 1, 2, 3), channels_last=True))).eval()
+    graph = decoder_graph(sam, (0, 1, 2, 3), channels_last=True)
+    stage = AttendedCells(PrepareStage(graph), AttendStage(graph)).eval()
     inputs = {
         "image_embeddings": torch.randn(1, 4, 4, 16),
         "point_coords": 64 * torch.rand(1, 2, 2),

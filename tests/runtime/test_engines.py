@@ -18,7 +18,7 @@ import pytest
 
 from tests.runtime import disc_model
 from tinysam.runtime import ArtifactError, EngineMissingError, Segmenter
-from tinysam.runtime.contract import Sizes, check_contract, signatures
+from tinysam.runtime.contract import PREPARE, Sizes, check_contract, signatures
 from tinysam.runtime.engines import formats
 from tinysam.runtime.engines.formats import FORMATS, TFLITE, FileFormat
 from tinysam.runtime.graphs import Graphs
@@ -185,6 +185,14 @@ def test_what_the_exporter_writes_is_what_the_runtime_accepts(form: FileFormat, 
         check_contract(manifest, file)
         with pytest.raises(ArtifactError, match="export again"):
             check_contract(replace(manifest, mask_tokens=(1, 2), image_size=128, grid=8), file)
+
+
+def test_a_decoder_of_an_earlier_export_is_refused_in_one_sentence() -> None:
+    made = signatures("decoder", TFLITE, Sizes(disc_model.SIZE, 3))
+    del made[PREPARE]
+    manifest = Manifest("m", disc_model.SIZE, disc_model.GRID, (0, 0, 0), (1, 1, 1), (1, 2, 3), ())
+    with pytest.raises(ArtifactError, match=r"^f: lacks prepare; export the model again$"):
+        check_contract(manifest, ModelFile("f", "decoder", "int8", "tflite", "", 0, TFLITE.layout, made))
 
 
 @pytest.mark.parametrize(

@@ -89,15 +89,25 @@ def test_padding_of_fixed_shapes_does_not_change_the_result(
 
 
 def test_masks_above_a_threshold_are_those_of_all_masks(segmenters: dict[tuple[str, str], Segmenter]) -> None:
-    """ONNX leaves masks out inside the graph, LiteRT calls its second half for fewer prompts."""
+    """ONNX leaves masks out inside the graph, LiteRT calls its second half for fewer prompts.
+
+    LiteRT's first half multiplies with other numbers than its decoder in one call: INT8 rounds them elsewhere.
+    """
     points = np.random.default_rng(0).uniform([20, 20], [430, 280], (9, 1, 2))
-    for segmenter in segmenters.values():
+    for (engine, precision), segmenter in segmenters.items():
         prompts = segmenter.prompts(points, np.ones((9, 1)))
         masks, iou = segmenter.decode(prompts)
-        found = segmenter.decode_above(prompts, float(np.median(iou.max(axis=1))))
-        assert found.kept.tolist() == np.flatnonzero(iou.max(axis=1) > np.median(iou.max(axis=1))).tolist()
-        np.testing.assert_allclose(found.iou, iou, atol=1e-5)
-        np.testing.assert_allclose(found.masks, masks[found.kept], atol=1e-3 * np.abs(masks).max())
+        best = np.sort(iou.max(axis=1))
+        gap = 2 + int(np.diff(best[2:-2]).argmax())
+        found = segmenter.decode_above(prompts, float(best[gap : gap + 2].mean()))
+        assert found.kept.tolist() == np.flatnonzero(iou.max(axis=1) > best[gap]).tolist()
+        if (engine, precision) == ("tflite", "int8"):
+            np.testing.assert_allclose(found.iou, iou, atol=0.02)
+            for mask, expected in zip(found.masks > 0, masks[found.kept] > 0, strict=True):
+                assert overlap(mask, expected) > 0.95
+        else:
+            np.testing.assert_allclose(found.iou, iou, atol=1e-5)
+            np.testing.assert_allclose(found.masks, masks[found.kept], atol=1e-3 * np.abs(masks).max())
         assert len(segmenter.decode_above(prompts, 9.0).masks) == 0
 
 

@@ -1,5 +1,6 @@
 """The page in headless Chromium, against the Python runtime over the same files."""
 
+import hashlib
 import json
 import re
 import time
@@ -325,6 +326,17 @@ def test_a_model_that_does_not_fit_is_refused(
     _, message, enabled_buttons = browser.run(site, *steps, ready=False, replace={pattern: body})["results"]
     assert expected in message
     assert enabled_buttons == 0
+
+
+def test_a_decoder_of_an_earlier_export_is_refused(browser: Browser, site: str) -> None:
+    zeros, manifest = "0" * 64, json.loads(urlopen(f"{site}/model/manifest.json").read())
+    for file in manifest["files"]:
+        file["signatures"].pop("prepare", None)
+    text = json.dumps({**manifest, "content_sha256": zeros})
+    body = text.replace(zeros, hashlib.sha256(text.encode()).hexdigest())
+    steps = [("waitVisible", "#message"), ("text", "#message")]
+    _, message = browser.run(site, *steps, ready=False, replace={"**/manifest.json": body})["results"]
+    assert "decoder.int8.tflite lacks prepare: export the model again." in message
 
 
 @pytest.mark.parametrize("address", ["%", "..%2f..%2fsecret"])

@@ -6,8 +6,12 @@ import { normalize, withInside } from "./resize.js";
 export const SCHEMA = 2;
 const STABILITY_OFFSET = 1;
 const STEADY_LEAD = 0.06;
-/** Signatures of the decoder in two calls: predicted IoU of a point's masks; the masks themselves. */
-const [ATTEND, UPSCALE] = ["attend_1x2", "upscale_1"];
+/**
+ * Signatures of the decoder in steps: what all points of a photograph share; predicted IoU of a point's masks; the masks
+ * themselves.
+ */
+const STEPS = ["prepare", "attend_1x2", "upscale_1"];
+const [PREPARE, ATTEND, UPSCALE] = STEPS;
 const MAX_THREADS = 8;
 
 /** An error whose message is meant for the person at the screen. */
@@ -63,6 +67,8 @@ export class Model {
       if (!file) throw new UserError(`This page holds no ${precision} ${part}.`);
       const bytes = new Uint8Array(await assets.bytes(file.path));
       await checkFile(file, bytes);
+      const lacking = part === "decoder" ? STEPS.filter((name) => !file.signatures[name]) : [];
+      if (lacking.length) throw new UserError(`${file.path} lacks ${lacking.join(" and ")}: export the model again.`);
       const options = { accelerator: "wasm", cpuOptions: { numThreads: threads } };
       return { file, graph: await loadAndCompile(bytes, options) };
     };
@@ -140,12 +146,23 @@ export class Model {
   async decodeAbove(embedding, prompt, threshold) {
     const { graph, file } = this.decoder;
     const [attend, upscale] = [file.signatures[ATTEND], file.signatures[UPSCALE]];
-    const inputs = { image_embeddings: embedding, ...this.#pointInputs(prompt, attend.inputs.point_labels.shape[1]) };
+    const points = this.#pointInputs(prompt, attend.inputs.point_labels.shape[1]);
+    const inputs = { ...(await this.#prepare(embedding)), ...points };
     const { iou_predictions: iou, ...found } = await run(graph, ATTEND, attend, inputs);
     const best = Math.max(...iou);
     if (Math.max(...this.ambiguous.map((k) => iou[k])) <= threshold) return { best, masks: [] };
     const { low_res_masks: masks } = await run(graph, UPSCALE, upscale, found);
     return { best, masks: this.#choices(masks, iou, [...iou.keys()]) };
+  }
+
+  /** What the points of one photograph share, computed for the first of them and kept until the next photograph. */
+  async #prepare(embedding) {
+    if (this.prepared?.embedding !== embedding) {
+      const { graph, file } = this.decoder;
+      const shared = await run(graph, PREPARE, file.signatures[PREPARE], { image_embeddings: embedding });
+      this.prepared = { embedding, shared };
+    }
+    return this.prepared.shared;
   }
 
   /** Coordinates and labels of one prompt, filled up with absent points. */
