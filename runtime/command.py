@@ -174,8 +174,8 @@ def run_one(
 ) -> list[str]:
     """Reads, segments and writes one picture or video; returns the lines to print.
 
-    With `save_memory`, for the only picture of a run, a large photograph is not held while the model is, nor the model
-    while the overlay is drawn: the photograph is decoded again for that.
+    With `save_memory`, for the only picture of a run, the model is not held while masks are drawn. With prompts a large
+    photograph is not held while the model is, either: it is decoded again for the overlay.
 
     Raises:
         TinySamError, EngineMissingError, FileNotFoundError: what is wrong with it, the model or the output folder.
@@ -201,7 +201,7 @@ def run_one(
             shown = _decode(times, source, options).for_overlay
     else:
         with quiet_native():
-            result = segment(segmenter, photo.image, prompts, settings, name, not options.raw, embedding)
+            result = segment(segmenter, photo.image, prompts, settings, name, not options.raw, embedding, save_memory)
         shown = photo.for_overlay
     _add_times(times, result.timing_ms)
     for what in result.notes:

@@ -60,6 +60,7 @@ def segment(
     name: str = "image",
     clean: bool = True,
     embedding: Path | None = None,
+    release: bool = False,
 ) -> Result:
     """Segments the objects that prompts ask for, or everything if there are none.
 
@@ -72,6 +73,7 @@ def segment(
         clean: whether small islands and holes of the masks that prompts ask for go, by the manifest's `cleaning`; for
             everything `settings` decides.
         embedding: file with the photograph's embedding; written if it is not there or another's. For prompts only.
+        release: whether segment-everything frees the memory of encoder and decoder after their last use.
 
     Raises:
         PromptError, ImageError, ArtifactError, EngineMissingError: see `Segmenter`.
@@ -82,7 +84,7 @@ def segment(
     # Imported here: a click does without it.
     from tinysam.runtime.everything.generator import segment_everything
 
-    found = segment_everything(segmenter, image, settings)
+    found = segment_everything(segmenter, image, settings, release=release)
     return _result(segmenter, name, (image.height, image.width), found.masks, found.timing_ms, found.notes)
 
 

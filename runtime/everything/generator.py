@@ -32,6 +32,7 @@ from tinysam.runtime.labels import PADDING, POSITIVE
 from tinysam.runtime.mask_choice import stability
 from tinysam.runtime.masks.nms import nms
 from tinysam.runtime.model import Decoded
+from tinysam.runtime.process import trim
 from tinysam.runtime.prompts import Prompts
 from tinysam.runtime.results import MaskRecord
 from tinysam.runtime.segmenter import Segmenter
@@ -72,7 +73,11 @@ class Everything:
 
 
 def segment_everything(
-    segmenter: Segmenter, image: Any, settings: EverythingSettings | None = None, image_format: str = "RGB"
+    segmenter: Segmenter,
+    image: Any,
+    settings: EverythingSettings | None = None,
+    image_format: str = "RGB",
+    release: bool = False,
 ) -> Everything:
     """Segments everything in an image.
 
@@ -81,19 +86,20 @@ def segment_everything(
         image: as for `Segmenter.set_image`.
         settings: None for those chosen for the model.
         image_format: `RGB` or `BGR`, of an array.
+        release: whether to free the memory of encoder and decoder after their last use.
 
     Raises:
         ImageError, ArtifactError, EngineMissingError: see `Segmenter.set_image`.
     """
     settings = settings or EverythingSettings.of_model(segmenter.manifest.everything)
-    return _Run(segmenter, settings).everything(preprocess.to_pil(image, image_format))
+    return _Run(segmenter, settings, release).everything(preprocess.to_pil(image, image_format))
 
 
 class _Run:
     """One photograph's way through the generator."""
 
-    def __init__(self, segmenter: Segmenter, settings: EverythingSettings) -> None:
-        self.segmenter, self.settings = segmenter, settings
+    def __init__(self, segmenter: Segmenter, settings: EverythingSettings, release: bool) -> None:
+        self.segmenter, self.settings, self.release = segmenter, settings, release
         self.batch = settings.points_per_batch or default_batch(segmenter.manifest.image_size)
         self.timing_ms: dict[str, float] = {}
         self.points = self.drawn = 0
@@ -104,7 +110,8 @@ class _Run:
         regions = [region for region in layers if not is_flat(picture, region)]
         if not regions:
             return Everything([], ("the picture is flat: it shows no objects",), {}, 0, 0)
-        found = [self._crop(picture, region) for region in regions]
+        found = [self._crop(picture, region, region is regions[-1]) for region in regions]
+        self._free("decoder")
         good = [part.good for part in found]
         notes: tuple[str, ...] = ()
         if not any(good):
@@ -116,18 +123,24 @@ class _Run:
         self._add("masks", start)
         return Everything(masks, notes, self.timing_ms, self.points, self.drawn)
 
-    def _crop(self, picture: Image.Image, region: Crop) -> Found:
+    def _crop(self, picture: Image.Image, region: Crop, last: bool) -> Found:
         """Encodes one crop and asks for masks at its points."""
         whole = region.box == (0, 0, *picture.size)
         self.segmenter.set_image(picture if whole else picture.crop(region.box))
         for stage, duration in self.segmenter.timing_ms.items():
             self.timing_ms[stage] = self.timing_ms.get(stage, 0.0) + duration
+        if last:
+            self._free("encoder")
         self.timing_ms["load decoder"] = self.timing_ms.get("load decoder", 0) + self.segmenter.graphs.load("decoder")
         found = Found()
         self._ask(region.layer, found)
         if found.points and not found.good and any(map(self.settings.may_lower, QUALITY)):
             self._fill_reserve(found)
         return found
+
+    def _free(self, part: str) -> None:
+        if self.release and self.segmenter.graphs.release(part):
+            trim()
 
     def _ask(self, layer: int, found: Found) -> None:
         """Decodes points of the crop, round by round, as long as there are some to ask."""

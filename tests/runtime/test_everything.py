@@ -360,6 +360,29 @@ def test_batch_size_does_not_change_the_masks(segmenter: Segmenter, hierarchical
     assert counts[0] == counts[1] == counts[2] == counts[3]
 
 
+def test_encoder_and_decoder_may_be_freed_after_their_last_use(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = EverythingSettings(points_per_side=4, crop_n_layers=1, pred_iou_thresh=0.3, stability_score_thresh=0.3)
+    graphs, steps = segmenter.graphs, []
+    for name in ("encode", "decode_above", "release"):
+
+        def noted(*values: object, name: str = name, do: object = getattr(graphs, name)) -> object:
+            steps.append(" ".join([name, *[value for value in values if isinstance(value, str)]]))
+            return do(*values)  # type: ignore[operator]
+
+        monkeypatch.setattr(graphs, name, noted)
+    expected = segment_everything(segmenter, picture(), settings).masks
+    assert not [step for step in steps if step.startswith("release")]
+    steps.clear()
+    found = segment_everything(segmenter, picture(), settings, release=True).masks
+    assert [mask.rle.counts.tolist() for mask in found] == [mask.rle.counts.tolist() for mask in expected]
+    assert steps.count("encode") == 5
+    last = len(steps) - 1 - steps[::-1].index("encode")
+    assert steps.index("release encoder") == last + 1
+    assert steps.index("release decoder") == len(steps) - 1
+
+
 @pytest.mark.parametrize(
     "changes",
     [
