@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 
 from tinysam.calibration.errors import CalibrationError
 from tinysam.calibration.observers import Observation
 from tinysam.calibration.onnx_graph import Graph, LinearNode
-from tinysam.calibration.operations import FEW_ROWS
+from tinysam.calibration.operations import FEW_ROWS, FLOAT_BLOCKS
 
 SAVED_PER_MAC = 0.23
 """Instructions that an int8 multiply-accumulate saves on a Cortex-A76 against fp32.
@@ -32,7 +33,8 @@ class Block:
     nodes: tuple[str, ...]
     """ONNX names of its linear layers."""
     always_float: bool
-    """Whether it takes the photograph, whose whole numbers stay exact, or a few tokens only."""
+    """Whether it takes the photograph, whose whole numbers stay exact, or a few tokens only, or is float in the files of
+    both engines."""
     saved: float
     """Millions of instructions per run that it saves on a Cortex-A76 as integers."""
 
@@ -74,6 +76,11 @@ def block_name(parameter: str, patterns: tuple[str, ...]) -> str:
     raise CalibrationError(f"weight {parameter} belongs to no block: name its module in the edge graph's BLOCKS")
 
 
+def is_named(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a block's name matches one of the patterns, in which `*` stands for anything."""
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
 def blocks_of(graph: Graph, seen: Mapping[str, Observation], patterns: tuple[str, ...]) -> list[Block]:
     """Blocks in order of execution; weights are named by the path of their module, `patterns` as in `block_name`."""
     members: dict[str, list[LinearNode]] = {}
@@ -84,7 +91,9 @@ def blocks_of(graph: Graph, seen: Mapping[str, Observation], patterns: tuple[str
         Block(
             name,
             tuple(node.name for node in nodes),
-            any(node.source == IMAGE for node in nodes) or all(node.name in few for node in nodes),
+            any(node.source == IMAGE for node in nodes)
+            or all(node.name in few for node in nodes)
+            or is_named(name, FLOAT_BLOCKS),
             SAVED_PER_MAC * sum(macs(n, seen) for n in nodes) / 1e6,
         )
         for name, nodes in members.items()

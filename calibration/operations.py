@@ -128,5 +128,7 @@ TFLITE = Engine(
     float_blocks=("convolutions.*", "mergings.*", "upscaling"),
     dynamic_blocks=("upscaling",),
 )
+FLOAT_BLOCKS = tuple(name for name in ONNX.float_blocks if name in TFLITE.float_blocks)
+"""Blocks that are float in the files of both engines: nothing is to be chosen there."""
 EITHER = Engine(between=True, attention=False)
 """Everything whose range some engine needs; products of attention need none of their own."""

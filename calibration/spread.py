@@ -23,6 +23,7 @@ from tinysam.calibration.arrays import Floats, floats
 from tinysam.calibration.equalization import FLATNESS, factors, pattern
 from tinysam.calibration.observers import observe_channels
 from tinysam.calibration.onnx_graph import Graph, LinearNode
+from tinysam.calibration.onnx_rewriter import put_nodes
 
 SPREAD = ("decoder.upscaling.first", "decoder.upscaling.second")
 """Linear layers whose input gets factors of its own."""
@@ -75,8 +76,7 @@ def spread(model: onnx.ModelProto, chosen: Factors) -> onnx.ModelProto:
         if tensor.name in chosen:
             weight = floats(numpy_helper.to_array(tensor) / chosen[tensor.name])
             tensor.CopyFrom(numpy_helper.from_array(weight, tensor.name))
-    for node in model.graph.node:
-        copy = onnx.NodeProto.FromString(node.SerializeToString())
+    for node in graph.node:
         if node.op_type == "Gemm" and node.input[1] in chosen:
             own, values = node.input[1], chosen[node.input[1]]
             wide = np.tile(values, max(1, TOGETHER // len(values)))
@@ -86,9 +86,8 @@ def spread(model: onnx.ModelProto, chosen: Factors) -> onnx.ModelProto:
             )
             steps = (("Reshape", "wide", "rows"), ("Mul", "factors", "product"), ("Reshape", "narrow", "input"))
             for kind, constant, output in steps:
-                nodes.append(helper.make_node(kind, [copy.input[0], f"{own}.{constant}"], [f"{own}.{output}"]))
-                nodes[-1].name = copy.input[0] = f"{own}.{output}"
-        nodes.append(copy)
-    del graph.node[:]
-    graph.node.extend(nodes)
+                nodes.append(helper.make_node(kind, [node.input[0], f"{own}.{constant}"], [f"{own}.{output}"]))
+                nodes[-1].name = node.input[0] = f"{own}.{output}"
+        nodes.append(node)
+    put_nodes(graph, nodes)
     return changed

@@ -141,11 +141,11 @@ def compare(
     for one in precisions:
         own = encoder_inputs(graphs[one], pictures)
         for place, where in (("on this machine", None), (f"on {CPU}", board)):
-            result[f"{form.title} {one} {place}"] = {
-                kind: np.concatenate(list(map(mask_iou, masks_of(found, kind, one), expected[kind])))
-                for kind, asked in prompts.items()
-                for found in [run_graphs(graphs[one], own | as_arrays(asked), where)]
-            }
+            scores: Arrays = {}
+            for kind, asked in prompts.items():
+                masks = masks_of(run_graphs(graphs[one], own | as_arrays(asked), where), kind, one)
+                scores[kind] = np.concatenate(list(map(mask_iou, masks, expected[kind])))
+            result[f"{form.title} {one} {place}"] = scores
     return result
 
 

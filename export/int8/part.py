@@ -1,7 +1,6 @@
 """One part of a model on its way to INT8: its float graph, equalized, with the ranges of its activations."""
 
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import onnx
 
 from tinysam.calibration.arrays import Floats
-from tinysam.calibration.blocks import Block, blocks_of, few_rows
+from tinysam.calibration.blocks import Block, blocks_of, few_rows, is_named
 from tinysam.calibration.equalization import Equalized, equalize
 from tinysam.calibration.onnx_graph import Graph
 from tinysam.calibration.operations import Engine
@@ -109,8 +108,7 @@ class Part:
 
     def nodes_of(self, patterns: tuple[str, ...]) -> frozenset[str]:
         """Nodes of the blocks whose name matches one of the patterns."""
-        chosen = (block for block in self.blocks if any(fnmatch(block.name, pattern) for pattern in patterns))
-        return frozenset(node for block in chosen for node in block.nodes)
+        return frozenset(node for block in self.blocks if is_named(block.name, patterns) for node in block.nodes)
 
     @cached_property
     def stored(self) -> frozenset[str]:
