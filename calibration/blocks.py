@@ -33,8 +33,8 @@ class Block:
     nodes: tuple[str, ...]
     """ONNX names of its linear layers."""
     always_float: bool
-    """Whether it takes the photograph, whose whole numbers stay exact, or a few tokens only, or is float in the files of
-    both engines."""
+    """Whether it takes the photograph, whose whole numbers stay exact, or a few tokens only, or is float for both
+    engines."""
     saved: float
     """Millions of instructions per run that it saves on a Cortex-A76 as integers."""
 
