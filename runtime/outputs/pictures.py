@@ -6,7 +6,7 @@ processing).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -98,17 +98,28 @@ def draw_overlay(image: Image.Image, result: Result) -> None:
 
 
 def _draw_strip(image: Image.Image, masks: Sequence[MaskRecord], left: int, right: int, thickness: int) -> None:
-    """Tints and outlines the masks between two columns."""
+    """Tints and outlines the masks between two columns, all of them at once: a pixel shows one mask."""
     boxes = (_between(mask, left, right) for mask in masks)
     parts = [_Part(number + 1, masks[number], box) for number, box in enumerate(boxes) if box]
+    if not parts:
+        return
+    x0, y0 = (min(part.box[axis] for part in parts) for axis in (0, 1))
+    x1, y1 = (max(part.box[axis] for part in parts) for axis in (2, 3))
     # Number of the last mask that each pixel belongs to: the smallest, where masks come sorted by area.
-    top = np.zeros((image.height, right - left), np.uint8 if len(masks) < 256 else np.uint16)
+    top: NDArray[Any] = np.zeros((y1 - y0, x1 - x0), np.uint8 if len(masks) < 256 else np.uint16)
+    lines, shadow = np.zeros_like(top), np.zeros(top.shape, np.bool_)
     for part in parts:
-        part.within(top, left)[part.mask.rle.decode_crop(part.box)] = part.number
+        part.within(top, x0, y0)[part.mask.rle.decode_crop(part.box)] = part.number
     for part in parts:
-        _paste(image, color(part.number - 1), part.within(top, left) == part.number, part.box[:2], FILL_OPACITY)
-    for part in parts:
-        _outline(image, part, part.within(top, left) == part.number, thickness)
+        visible = part.within(top, x0, y0) == part.number
+        line, soft = _outline(part, thickness)
+        part.within(lines, x0, y0)[line & visible] = part.number
+        part.within(shadow, x0, y0)[soft & visible] = True
+    tints = {part.number: color(part.number - 1) for part in parts}
+    bright = {number: lighter(tint, 0.55) for number, tint in tints.items()}
+    _paste(image, (x0, y0), _painted(top, tints), top > 0, FILL_OPACITY)
+    _paste(image, (x0, y0), _SHADOW, shadow, 0.25)
+    _paste(image, (x0, y0), _painted(lines, bright), lines > 0, 1.0)
 
 
 class _Part(NamedTuple):
@@ -120,10 +131,10 @@ class _Part(NamedTuple):
     box: tuple[int, int, int, int]
     """x0, y0, x1, y1 of the mask's box in the strip."""
 
-    def within(self, strip: NDArray[Any], left: int) -> NDArray[Any]:
-        """The box of a strip that begins at column `left`."""
+    def within(self, area: NDArray[Any], left: int, upper: int) -> NDArray[Any]:
+        """The box of a part of the image that begins at column `left` and row `upper`."""
         x0, y0, x1, y1 = self.box
-        return strip[y0:y1, x0 - left : x1 - left]
+        return area[y0 - upper : y1 - upper, x0 - left : x1 - left]
 
 
 def _between(mask: MaskRecord, left: int, right: int) -> tuple[int, int, int, int] | None:
@@ -133,10 +144,9 @@ def _between(mask: MaskRecord, left: int, right: int) -> tuple[int, int, int, in
     return (x0, y0, x1, y1) if x0 < x1 else None
 
 
-def _outline(image: Image.Image, part: _Part, visible: Bools, thickness: int) -> None:
-    """A bright line inside the mask's edge with a soft shadow, where no other mask lies on it."""
-    x0, y0, x1, _ = part.box
-    rgb = lighter(color(part.number - 1), 0.55)
+def _outline(part: _Part, thickness: int) -> tuple[Bools, Bools]:
+    """Two parts of the box: a line inside the mask's edge, and a shadow inside the line."""
+    x0, _, x1, _ = part.box
     # Columns beside the strip decide how far its own are from the edge.
     wide = _between(part.mask, x0 - 2 * thickness, x1 + 2 * thickness)
     assert wide is not None
@@ -144,24 +154,52 @@ def _outline(image: Image.Image, part: _Part, visible: Bools, thickness: int) ->
     core = _eroded(around, thickness)
     shadow = core & ~_eroded(core, thickness)
     columns = slice(x0 - wide[0], x1 - wide[0])
-    _paste(image, _SHADOW, shadow[:, columns] & visible, (x0, y0), 0.25)
-    _paste(image, rgb, (around & ~core)[:, columns] & visible, (x0, y0), 1.0)
+    return (around & ~core)[:, columns], shadow[:, columns]
 
 
 def _eroded(mask: Bools, pixels: int) -> Bools:
-    """The mask without the outermost pixels (an octagonal brush)."""
-    for step in range(pixels):
-        padded = np.pad(mask, 1)
-        mask = mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-        if step % 2:
-            mask = mask & padded[:-2, :-2] & padded[:-2, 2:] & padded[2:, :-2] & padded[2:, 2:]
+    """The mask without its outermost pixels, by an octagonal brush.
+
+    The octagon is what a square and a diamond, each of half its radius, make together, and those are sums of lines: two
+    along the axes, and two along the diagonals with a cross.
+    """
+    square = pixels // 2
+    diamond = pixels - square
+    mask = np.pad(mask, pixels)
+    for down, right, length in ((0, 1, 2 * square), (1, 0, 2 * square), (1, 1, diamond - 1), (1, -1, diamond - 1)):
+        mask = _eroded_along(mask, down, right, length)
+    inner: Bools = mask[1:-1, 1:-1] & mask[:-2, 1:-1] & mask[2:, 1:-1] & mask[1:-1, :-2] & mask[1:-1, 2:]
+    return inner
+
+
+def _eroded_along(mask: Bools, down: int, right: int, length: int) -> Bools:
+    """Where the mask holds at a pixel and `length` more in one direction; smaller by the extent of that line."""
+    done = 0
+    while done < length:
+        step = min(done + 1, length - done)  # the line so far, twice
+        height, width = mask.shape[0] - step * down, mask.shape[1] - step * abs(right)
+        here, there = (0, step) if right >= 0 else (step, 0)
+        far = there if right else 0
+        mask = mask[:height, here : here + width] & mask[step * down :, far : far + width]
+        done += step
     return mask
 
 
-def _paste(image: Image.Image, rgb: Color, where: Bools, origin: tuple[int, int], opacity: float) -> None:
-    if where.size:
-        alpha = Image.fromarray(where.astype(np.uint8) * round(255 * opacity))
-        image.paste(rgb, (*origin, origin[0] + alpha.width, origin[1] + alpha.height), alpha)
+def _painted(numbers: NDArray[Any], colors: Mapping[int, Color]) -> Color | Image.Image:
+    """Masks' numbers in their colours; a colour alone stands for a picture of it."""
+    if len(colors) == 1:
+        return next(iter(colors.values()))
+    table = np.zeros((max(colors) + 1, 3), np.uint8)
+    table[list(colors)] = list(colors.values())
+    return Image.fromarray(table[numbers])
+
+
+def _paste(
+    image: Image.Image, origin: tuple[int, int], paint: Color | Image.Image, where: Bools, opacity: float
+) -> None:
+    """Paints where `where` holds; its top left corner is at `origin`."""
+    alpha = Image.fromarray(where.astype(np.uint8) * np.uint8(round(255 * opacity)))
+    image.paste(paint, (*origin, origin[0] + alpha.width, origin[1] + alpha.height), alpha)
 
 
 def _draw_prompt(image: Image.Image, mask: MaskRecord, rgb: Color, radius: float) -> None:

@@ -9,13 +9,14 @@ from typing import IO
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from tests.runtime.conftest import picture
 from tinysam.runtime.atomic import open_atomically
 from tinysam.runtime.errors import ImageError, OutputError
 from tinysam.runtime.masks.rle import Rle
 from tinysam.runtime.outputs import FORMATS, pictures
-from tinysam.runtime.outputs.pictures import color, draw_overlay
+from tinysam.runtime.outputs.pictures import color, draw_overlay, lighter
 from tinysam.runtime.outputs.write import write_result
 from tinysam.runtime.results import MaskRecord, Result
 
@@ -293,6 +294,40 @@ def unwritable(tmp_path: Path) -> Iterator[Path]:
 def test_unwritable_folder_is_said(unwritable: Path, result: Result) -> None:
     with pytest.raises(OutputError, match="Permission denied"):
         write(result, unwritable, "json")
+
+
+def eroded(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """By SciPy, a pixel at a time: every other step takes the diagonal neighbours, too."""
+    for step in range(pixels):
+        mask = ndimage.binary_erosion(mask, ndimage.generate_binary_structure(2, 1 + step % 2))
+    return mask
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 3, 7, 12])
+def test_masks_are_eroded_by_an_octagon(pixels: int) -> None:
+    noise = np.random.default_rng(pixels).random((70, 55)) < 0.995
+    for mask in (noise, *masks(), np.ones((1, 9), np.bool_)):
+        np.testing.assert_array_equal(pictures._eroded(mask, pixels), eroded(mask, pixels))
+
+
+@pytest.mark.parametrize("count", [1, 3, 300])
+def test_overlay_is_what_one_mask_after_the_other_gives(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "_STRIP_PIXELS", 0)
+    shown = [masks()[number % 3] for number in range(count)]
+    records = [MaskRecord(Rle.encode(mask), 0.9, 0.9, crop_box=(0, 0, 120, 90)) for mask in shown]
+    drawn = picture(SIZE[1], SIZE[0])
+    expected = np.asarray(drawn).astype(np.float64)
+    draw_overlay(drawn, Result("x", SIZE, records, "m", "onnx", "fp32"))
+    covered = np.zeros(SIZE, np.bool_)
+    for number in reversed(range(count)):
+        mask, tint = shown[number], np.array(color(number))
+        visible, core = mask & ~covered, eroded(mask, 1)
+        covered |= mask
+        expected[visible] += (tint - expected[visible]) * round(255 * 0.42) / 255
+        shadow, line = visible & core & ~eroded(core, 1), visible & ~core
+        expected[shadow] *= 1 - round(255 * 0.25) / 255
+        expected[line] = lighter(color(number), 0.55)
+    assert np.abs(np.asarray(drawn) - expected).max() <= 1.01  # two roundings
 
 
 def test_overlay_does_not_depend_on_the_strips_it_is_drawn_in(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
