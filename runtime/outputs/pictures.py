@@ -26,7 +26,7 @@ _NEGATIVE: Color = (231, 76, 60)
 _WHITE: Color = (255, 255, 255)
 _SHADOW: Color = (0, 0, 0)
 _SUPERSAMPLING = 4
-_STRIP_PIXELS, _STRIP_COLUMNS = 600_000, 32
+_STRIP_PIXELS, _STRIP_COLUMNS = 300_000, 32
 """Masks are drawn in strips of so many pixels, or so many columns if that is more: nothing but the photograph itself
 has its size. Beside one of 12 megapixels, larger strips would be the peak of a run's memory."""
 
@@ -110,7 +110,7 @@ def _draw_strip(image: Image.Image, masks: Sequence[MaskRecord], left: int, righ
     lines, shadow = np.zeros_like(top), np.zeros(top.shape, np.bool_)
     for part in parts:
         part.within(top, x0, y0)[part.mask.rle.decode_crop(part.box)] = part.number
-    for part in parts:
+    for part in filter(None, (_visible(part, part.within(top, x0, y0)) for part in parts)):
         visible = part.within(top, x0, y0) == part.number
         line, soft = _outline(part, thickness)
         part.within(lines, x0, y0)[line & visible] = part.number
@@ -144,17 +144,27 @@ def _between(mask: MaskRecord, left: int, right: int) -> tuple[int, int, int, in
     return (x0, y0, x1, y1) if x0 < x1 else None
 
 
+def _visible(part: _Part, numbers: NDArray[Any]) -> _Part | None:
+    """The part with the box of what is seen of it; `numbers`: which mask is seen where, in the box that it has."""
+    seen = numbers == part.number
+    columns, rows = (np.flatnonzero(seen.any(axis)) for axis in (0, 1))
+    if not len(rows):
+        return None
+    x0, y0, _, _ = part.box
+    left, upper, right, lower = map(int, (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+    return part._replace(box=(x0 + left, y0 + upper, x0 + right, y0 + lower))
+
+
 def _outline(part: _Part, thickness: int) -> tuple[Bools, Bools]:
     """Two parts of the box: a line inside the mask's edge, and a shadow inside the line."""
-    x0, _, x1, _ = part.box
-    # Columns beside the strip decide how far its own are from the edge.
-    wide = _between(part.mask, x0 - 2 * thickness, x1 + 2 * thickness)
-    assert wide is not None
-    around = part.mask.rle.decode_crop(wide)
+    (x0, y0, x1, y1), (left, upper, right, lower), margin = part.box, part.mask.rle.box, 2 * thickness
+    # Pixels beside the box decide how far its own are from the edge.
+    first, top = max(left, x0 - margin), max(upper, y0 - margin)
+    around = part.mask.rle.decode_crop((first, top, min(right, x1 + margin), min(lower, y1 + margin)))
     core = _eroded(around, thickness)
     shadow = core & ~_eroded(core, thickness)
-    columns = slice(x0 - wide[0], x1 - wide[0])
-    return (around & ~core)[:, columns], shadow[:, columns]
+    own = slice(y0 - top, y1 - top), slice(x0 - first, x1 - first)
+    return (around & ~core)[own], shadow[own]
 
 
 def _eroded(mask: Bools, pixels: int) -> Bools:
@@ -191,7 +201,7 @@ def _painted(numbers: NDArray[Any], colors: Mapping[int, Color]) -> Color | Imag
         return next(iter(colors.values()))
     table = np.zeros((max(colors) + 1, 3), np.uint8)
     table[list(colors)] = list(colors.values())
-    return Image.fromarray(table[numbers])
+    return Image.fromarray(table.take(numbers, axis=0))
 
 
 def _paste(
