@@ -16,6 +16,7 @@ from tinysam.calibration.arrays import Floats, floats
 from tinysam.calibration.blocks import IMAGE
 from tinysam.calibration.errors import CalibrationError
 from tinysam.calibration.tflite_graph import KINDS, float_data
+from tinysam.calibration.tflite_writer import kind_of
 
 CHANNELS = 4
 
@@ -63,7 +64,7 @@ def take_pixels_tflite(model: Any, mean: tuple[float, ...], std: tuple[float, ..
     """
     (subgraph,) = model.subgraphs
     (image,) = subgraph.inputs
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    codes = [kind_of(code) for code in model.operatorCodes]
     pixels = schema.TensorT()
     pixels.name, pixels.shape = subgraph.tensors[image].name + b";pixels", np.array(subgraph.tensors[image].shape)
     pixels.shape[-1] = CHANNELS

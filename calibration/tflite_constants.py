@@ -17,6 +17,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.qparams import quantize_weight, weight_scales
 from tinysam.calibration.tflite_graph import KINDS, LINEAR, float_data
+from tinysam.calibration.tflite_writer import kind_of
 
 LARGE_BYTES = 16384
 """Smallest constant that is stored as int8, at the cost of a dequantize operation."""
@@ -127,7 +128,7 @@ class SharingBuilder(flatbuffers.Builder):  # type: ignore[misc]
 
 def large_constants(model: Any, subgraph: Any) -> list[int]:
     """Float constants of at least `LARGE_BYTES`, besides weights: XNNPACK takes those from the file as they are."""
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    codes = [kind_of(code) for code in model.operatorCodes]
     weights = {op.inputs[1] for op in subgraph.operators if KINDS.get(codes[op.opcodeIndex]) in LINEAR}
     return [
         i

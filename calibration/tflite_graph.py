@@ -13,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tinysam.calibration.arrays import Floats
 from tinysam.calibration.onnx_graph import Graph, LinearNode
+from tinysam.calibration.tflite_writer import kind_of
 
 LINEAR = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 BETWEEN = ("PAD", "TRANSPOSE", "GELU", "ADD")
@@ -65,7 +66,7 @@ class SubgraphMatcher:
 
     def __init__(self, model: Any, subgraph: Any, graph: Graph) -> None:
         self.model, self.subgraph, self.graph = model, subgraph, graph
-        self.codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+        self.codes = [kind_of(code) for code in model.operatorCodes]
         self.twins = {weight_key(node.weight): node for node in graph.linear_nodes()}
         self.onnx_of: dict[str, str] = {}
 
@@ -134,7 +135,7 @@ def layers_of(content: bytes, signature: str) -> list[TFLiteOperation]:
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     (index,) = (one.subgraphIndex for one in model.signatureDefs if one.signatureKey == signature.encode())
     subgraph = model.subgraphs[index]
-    kinds = {i: KINDS.get(max(c.builtinCode, c.deprecatedBuiltinCode)) for i, c in enumerate(model.operatorCodes)}
+    kinds = {i: KINDS.get(kind_of(code)) for i, code in enumerate(model.operatorCodes)}
     return [
         TFLiteOperation(kind, subgraph.tensors[op.outputs[0]].name.decode(), {})
         for op in subgraph.operators

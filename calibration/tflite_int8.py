@@ -19,6 +19,7 @@ from tinysam.calibration.operations import TFLITE
 from tinysam.calibration.qparams import Range
 from tinysam.calibration.tensor_ranges import TensorRanges
 from tinysam.calibration.tflite_graph import KINDS, LINEAR, MOVES, TFLiteOperation, integer_operations, layers_of
+from tinysam.calibration.tflite_writer import kind_of
 
 
 def chosen_operations(source: bytes, graph: Graph, keep_float: frozenset[str]) -> list[TFLiteOperation]:
@@ -127,8 +128,7 @@ def operations_of(model: Any) -> dict[str, list[str]]:
     integer, dynamic = set(), set()
     for subgraph in model.subgraphs:
         for operation in subgraph.operators:
-            code = model.operatorCodes[operation.opcodeIndex]
-            kind = KINDS.get(max(code.builtinCode, code.deprecatedBuiltinCode))
+            kind = KINDS.get(kind_of(model.operatorCodes[operation.opcodeIndex]))
             if kind is None or kind in MOVES:
                 continue
             types = [subgraph.tensors[index].type for index in (*operation.inputs[:2], operation.outputs[0])]

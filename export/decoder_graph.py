@@ -135,15 +135,9 @@ class DecoderGraph(nn.Module):
         return Attended(cells, torch.stack(weights, dim=1), self.iou(iou_token))
 
     def before_upscaling(
-        self,
-        image_embeddings: Tensor,
-        point_coords: Tensor,
-        point_labels: Tensor,
-        mask_input: Tensor,
-        has_mask_input: Tensor,
+        self, image_embeddings: Tensor, dense: Tensor, point_coords: Tensor, point_labels: Tensor
     ) -> Attended:
-        """All the rest, for prompts of any kind."""
-        dense = self.mask_prompt(mask_input, has_mask_input)
+        """All but the embedding `dense` of the mask prompt and the upscaling, for prompts of any kind."""
         tokens, hidden = self.tokens(point_coords, point_labels)
         return self.attend(tokens, hidden, self.cells(image_embeddings, dense))
 
@@ -155,7 +149,8 @@ class DecoderGraph(nn.Module):
         mask_input: Tensor,
         has_mask_input: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        found = self.before_upscaling(image_embeddings, point_coords, point_labels, mask_input, has_mask_input)
+        dense = self.mask_prompt(mask_input, has_mask_input)
+        found = self.before_upscaling(image_embeddings, dense, point_coords, point_labels)
         return self.upscaling(found.cells, found.mask_weights), found.iou
 
 
@@ -184,8 +179,8 @@ class SelectiveDecoder(nn.Module):
         iou_threshold: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Masks of the K prompts that passed, predicted IoU of all P; `iou_threshold` is (1,)."""
-        prompts = (point_coords, point_labels, mask_input, has_mask_input)
-        found = self.decoder.before_upscaling(image_embeddings, *prompts)
+        dense = self.decoder.mask_prompt(mask_input, has_mask_input)
+        found = self.decoder.before_upscaling(image_embeddings, dense, point_coords, point_labels)
         best = found.iou.index_select(1, self.judged).amax(1)
         passed = (best > iou_threshold).nonzero()[:, 0]
         cells, weights = found.cells.index_select(0, passed), found.mask_weights.index_select(0, passed)

@@ -188,9 +188,9 @@ def _eroded_along(mask: Bools, down: int, right: int, length: int) -> Bools:
     while done < length:
         step = min(done + 1, length - done)  # the line so far, twice
         height, width = mask.shape[0] - step * down, mask.shape[1] - step * abs(right)
-        here, there = (0, step) if right >= 0 else (step, 0)
-        far = there if right else 0
-        mask = mask[:height, here : here + width] & mask[step * down :, far : far + width]
+        near = max(0, -step * right)
+        far = near + step * right
+        mask = mask[:height, near : near + width] & mask[step * down :, far : far + width]
         done += step
     return mask
 
