@@ -9,8 +9,8 @@ from onnx import numpy_helper
 
 from tinysam.calibration.operations import EITHER, Engine
 
-MOVES = ("Reshape", "Transpose")
-"""Operations that move values without changing them."""
+MOVES = ("Reshape", "Transpose", "Slice")
+"""Operations that move values without changing them; ONNX Runtime runs them on integers."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,13 @@ class Graph:
         weights = left in self.makers and self.makers[left].op_type == "Softmax"
         return right in leaving and (left in leaving or weights)
 
+    def is_joint(self, node: onnx.NodeProto, products: set[str], keep_float: frozenset[str]) -> bool:
+        """Whether a node puts integer products together for linear layers that are integer, too."""
+        if node.op_type != "Concat" or not self.feeds_linear(node.output[0]):
+            return False
+        readers = {reader.name for reader in self.final_readers(node.output[0])}
+        return not readers & keep_float and all(self.origin(tensor) in products for tensor in node.input)
+
     def is_linear(self, node: onnx.NodeProto) -> bool:
         """Whether a node is a Conv or Gemm whose weight is stored in the file."""
         return node.op_type in ("Conv", "Gemm") and node.input[1] in self.constants
@@ -126,6 +133,7 @@ class Graph:
         """
         chosen: list[onnx.NodeProto] = []
         leaving: set[str] = set()  # outputs of chosen nodes, which an integer GELU can read
+        multiplied: set[str] = set()  # outputs of integer products of activations
         for node in self.nodes:
             if node.name in keep_float or node.output[0] in self.outputs:
                 continue
@@ -135,10 +143,9 @@ class Graph:
             between = gelu or (engine.between and residual)
             products = attention and engine.attention and self.is_attention(node, leaving)
             linear = self.is_linear(node) and not self.is_float_depthwise(node, engine)
-            if linear or between or products:
+            if linear or between or products or self.is_joint(node, multiplied, keep_float):
                 chosen.append(node)
-                if not products:
-                    leaving.add(node.output[0])
+                (multiplied if products else leaving).add(node.output[0])
         return chosen
 
     def activations(self, nodes: list[onnx.NodeProto]) -> list[str]:

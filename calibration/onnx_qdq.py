@@ -6,6 +6,7 @@ those kernels can do:
 * Conv: integer in, integer out. For ARM linear layers with integer results are convolutions of one pixel, too.
 * Gemm: integer in; its output stays float unless integer nodes follow, which saves a pair at every residual.
 * MatMul of attention: integer in, float out. Its softmax is float: the integer one is scalar code in ONNX Runtime.
+* Concat of such products for integer layers: integer, so that the products are as well.
 * GELU between integer nodes: integer. Other GELU, LayerNormalization, Softmax, residual additions: float.
 """
 
@@ -183,6 +184,12 @@ class QdqWriter:
             inputs[0] = self.dequantized(inputs[0], node.name)
         self.emit(node, inputs)
 
+    def concat(self, node: onnx.NodeProto) -> None:
+        """Products of activations put together as integers: each is rounded as all of them are."""
+        for tensor in node.input:
+            self.plan.activations[tensor] = self.params(node.output[0])
+        self.emit(node, [self.dequantized(tensor, node.name) for tensor in node.input])
+
     def unit_params(self) -> QParams:
         """Parameters of values between 0 and 1."""
         return QParams(1 / 255, -128 if self.plan.signed else 0, self.plan.signed)
@@ -219,6 +226,7 @@ class QdqWriter:
             "Gemm": self.linear,
             "Gelu": self.gelu,
             "MatMul": self.attention,
+            "Concat": self.concat,
         }
         for node in self.graph.node:
             if node.name in self.plan.nodes:

@@ -12,10 +12,12 @@ What changes against the plain model besides what `tinysam.export.encoder_graph`
 # PyTorch types every submodule as "Tensor or Module" and every call of one as Any.
 # mypy: disable-error-code="arg-type, assignment, index, operator, union-attr, no-any-return"
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinysam.export.encoder_graph import EncoderGraph, Normalize, fold_affine, fold_norm, fold_stem, linear
+from tinysam.export.windows import Region, cut, join, regions, split
 from tinysam.models.tinyvit import MBConv, PatchMerging, TinyViT, TinyViTBlock, WindowAttention
 
 
@@ -45,11 +47,11 @@ class EdgeMerging(nn.Module):
 
 
 class EdgeAttention(nn.Module):
-    """`WindowAttention` on (windows * cells, dim) rows, norm included."""
+    """`WindowAttention` on the (cells, dim) rows of all windows, region after region; norm included."""
 
-    def __init__(self, attention: WindowAttention) -> None:
+    def __init__(self, attention: WindowAttention, parts: list[Region]) -> None:
         super().__init__()
-        self.heads, self.cells = attention.heads, attention.window**2
+        self.heads, self.parts = attention.heads, parts
         dim = attention.proj.in_features
         self.head_dim = dim // self.heads
         self.norm = Normalize(attention.norm)
@@ -61,19 +63,33 @@ class EdgeAttention(nn.Module):
             for i, s in enumerate(scales)
         )
         self.proj = linear(attention.proj.weight, attention.proj.bias)
-        bias_table = attention.attention_biases[:, attention.bias_indexes]
-        self.bias: Tensor
-        self.register_buffer("bias", bias_table.detach()[None].clone())
+        full = attention.attention_biases[:, attention.bias_indexes].detach()
+        for i, part in enumerate(parts):
+            self.register_buffer(bias_name(i), part.bias(full, attention.window).clone())
 
-    def split(self, x: Tensor) -> Tensor:
+    def heads_of(self, rows: Tensor, part: Region) -> Tensor:
         """(windows * cells, dim) -> (windows, heads, cells, head_dim)."""
-        return x.reshape(-1, self.cells, self.heads, self.head_dim).transpose(1, 2)
+        return rows.reshape(-1, part.cells, self.heads, self.head_dim).transpose(1, 2)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, part: Region, bias: Tensor) -> Tensor:
+        """Attention inside the windows of one region; (windows * cells, dim) rows."""
+        q, k, v = (self.heads_of(rows, part) for rows in (q, k, v))
+        y = (q @ k.transpose(2, 3) + bias).softmax(-1) @ v
+        return y.transpose(1, 2).reshape(-1, self.heads * self.head_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(x)
-        scores = self.split(self.q(x)) @ self.split(self.k(x)).transpose(2, 3) + self.bias
-        y = scores.softmax(-1) @ self.split(self.v(x))
-        return self.proj(y.transpose(1, 2).reshape(-1, self.heads * self.head_dim))
+        made = (split(layer(x), self.parts) for layer in (self.q, self.k, self.v))
+        found = [
+            self.attend(q, k, v, part, self.get_buffer(bias_name(i)))
+            for i, (part, q, k, v) in enumerate(zip(self.parts, *made, strict=True))
+        ]
+        return self.proj(found[0] if len(found) == 1 else torch.cat(found))
+
+
+def bias_name(region: int) -> str:
+    """Name of the buffer with a region's attention bias."""
+    return f"bias{region}" if region else "bias"
 
 
 def to_rows(x: Tensor) -> Tensor:
@@ -91,28 +107,15 @@ class EdgeBlock(nn.Module):
 
     def __init__(self, block: TinyViTBlock, side: int) -> None:
         super().__init__()
-        self.side, self.window = side, block.attn.window
-        self.windows = -(-side // self.window)
-        self.attention = EdgeAttention(block.attn)
+        self.side, self.parts = side, regions(side, block.attn.window)
+        self.attention = EdgeAttention(block.attn, self.parts)
         self.local_conv = fold_norm(block.local_conv)
         self.norm = Normalize(block.mlp.norm)
         self.fc1 = fold_affine(block.mlp.norm, block.mlp.fc1.weight, block.mlp.fc1.bias)
         self.fc2 = linear(block.mlp.fc2.weight, block.mlp.fc2.bias)
 
-    def attend(self, rows: Tensor) -> Tensor:
-        """Attention inside windows. The map is (height, width * C) for padding and cropping: two axes, no doubt."""
-        n, ws, c, side = self.windows, self.window, rows.shape[1], self.side
-        missing = n * ws - side
-        x = rows.reshape(side, side * c)
-        if missing:
-            x = F.pad(x, (0, missing * c, 0, missing))
-        x = x.reshape(n, ws, n, ws * c).transpose(1, 2).reshape(n * n * ws * ws, c)
-        x = self.attention(x)
-        x = x.reshape(n, n, ws, ws * c).transpose(1, 2).reshape(n * ws, n * ws * c)
-        return x[:side, : side * c].reshape(side * side, c)
-
     def forward(self, rows: Tensor) -> Tensor:
-        rows = rows + self.attend(rows)
+        rows = rows + join(self.attention(cut(rows, self.parts, self.side)), self.parts, self.side)
         rows = to_rows(self.local_conv(to_map(rows, self.side)))
         return rows + self.fc2(F.gelu(self.fc1(self.norm(rows))))
 

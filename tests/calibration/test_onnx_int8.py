@@ -15,6 +15,9 @@ from tinysam.calibration.onnx_graph import Graph
 from tinysam.calibration.onnx_int8 import OnnxScheme, quantize_onnx
 from tinysam.calibration.tensor_ranges import TensorRanges, calibrate
 from tinysam.export.formats.onnx import to_onnx
+from tinysam.export.tinyvit_graph import EdgeAttention
+from tinysam.export.windows import regions
+from tinysam.models.tinyvit import WindowAttention
 
 
 class Small(nn.Module):
@@ -181,6 +184,32 @@ def test_a_bottleneck_is_integer_up_to_its_last_result(tmp_path: Path) -> None:
     kinds = [node.op_type for node in quantized.graph.node]
     assert (kinds.count("Sigmoid"), kinds.count("Gelu"), kinds.count("Gemm")) == (2, 0, 1)  # project gives floats
     onnx.save(quantized, tmp_path / "int8.onnx")
+    expected, got = (run(tmp_path / name, feed) for name in ("float.onnx", "int8.onnx"))
+    assert np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.03
+
+
+def test_products_of_cut_windows_stay_integer(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    attention = EdgeAttention(WindowAttention(32, 2, 5), regions(8, 5)).eval()
+    x = torch.randn(sum(part.windows * part.cells for part in attention.parts), 32)
+    to_onnx(attention, {"x": x}, ("y",), tmp_path / "float.onnx")
+    model = onnx.load(tmp_path / "float.onnx")
+    model.graph.output[0].name = "end"  # an output of the graph would be float
+    model.graph.node.append(onnx.helper.make_node("Identity", ["y"], ["end"]))
+    feed = {"x": x.numpy()}
+    quantized, facts = quantize_onnx(model, calibrate(model, [feed], "minmax"), OnnxScheme("arm", attention=True))
+    assert facts["integer_operations"] == ["Concat", "Conv", "Gemm", "MatMul"]
+    onnx.save(quantized, tmp_path / "int8.onnx")
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    ort.InferenceSession(str(tmp_path / "int8.onnx"), options)
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert (kinds.count("MatMulIntegerToFloat"), kinds.count("QLinearMatMul"), kinds.count("QLinearConcat")) == (
+        4,
+        4,
+        1,
+    )
     expected, got = (run(tmp_path / name, feed) for name in ("float.onnx", "int8.onnx"))
     assert np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.03
 

@@ -6,6 +6,7 @@ import torch
 from tests.models.golden import relative_error
 from tinysam.export.decoder_graph import AttendStage, PrepareStage, SelectiveDecoder, UpscaleStage, decoder_graph
 from tinysam.export.encoder_graph import encoder_graph
+from tinysam.export.windows import cut, join, regions
 from tinysam.models import VARIANTS, Sam, build, load
 from tinysam.runtime.labels import ABSENT
 
@@ -24,8 +25,8 @@ def randomized(name: str, size: int) -> Sam:
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("nano", 224), ("nano", 256), ("edgesam", 64), ("repvitsam", 64)],
-    ids=["nano", "nano with padded windows", "edgesam", "repvitsam"],
+    [("nano", 224), ("nano", 256), ("nano", 96), ("edgesam", 64), ("repvitsam", 64)],
+    ids=["nano", "nano with cut windows", "nano with maps smaller than a window", "edgesam", "repvitsam"],
 )
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_encoder_graph(name: str, size: int, channels_last: bool) -> None:
@@ -35,6 +36,30 @@ def test_encoder_graph(name: str, size: int, channels_last: bool) -> None:
         expected = sam.image_encoder(image)
         found = encoder_graph(sam.image_encoder, size, channels_last)(image)
     assert relative_error(found, expected.permute(0, 2, 3, 1) if channels_last else expected) < EXACT
+
+
+def test_windows_at_the_border_are_cut() -> None:
+    # 64 cells in windows of 14: 4 x 4 whole ones, 4 of 14 x 8, 4 of 8 x 14, one of 8 x 8; cut ones with a cell more.
+    found = [(part.windows, part.cells) for part in regions(64, 14)]
+    assert found == [(16, 196), (4, 113), (4, 113), (1, 65)]
+    assert [(part.windows, part.cells) for part in regions(56, 14)] == [(16, 196)]
+
+
+def test_cells_come_back_to_where_they_were() -> None:
+    rows = torch.arange(10 * 10 * 3.0).reshape(100, 3)
+    for window in (3, 4, 5, 10, 12):
+        parts = regions(10, window)
+        assert torch.equal(join(cut(rows, parts, 10), parts, 10), rows)
+
+
+def test_one_key_weighs_as_much_as_all_padded_ones() -> None:
+    *_, corner = regions(8, 5)  # 3 x 3 cells of a window of 25
+    full = torch.randn(2, 25, 25, generator=torch.Generator().manual_seed(0))
+    real = [0, 1, 2, 5, 6, 7, 10, 11, 12]
+    padded = [cell for cell in range(25) if cell not in real]
+    expected = full[:, real][:, :, padded].exp().sum(2)
+    assert torch.allclose(corner.bias(full, 5)[0, :, :9, 9].exp(), expected)
+    assert torch.equal(corner.bias(full, 5)[0, :, :9, :9], full[:, real][:, :, real])
 
 
 def test_a_teacher_has_no_edge_graph() -> None:
