@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
 from tinysam.calibration.arrays import Floats
@@ -106,14 +105,6 @@ class CheapWriter(SubgraphWriter):
         tensor.quantization.scale, tensor.quantization.zeroPoint = old.scale, [int(old.zeroPoint[0]) - SIGN]
         self.emit(Op.DEQUANTIZE, [self.emit(Op.QUANTIZE, [source], signed)], operation.outputs[0])
         return 1
-
-    def integers(self, tensor: int) -> npt.NDArray[np.int32] | None:
-        """Values of an int32 constant, None for an activation and other types."""
-        stored = self.subgraph.tensors[tensor]
-        data = self.model.buffers[stored.buffer].data
-        if data is None or stored.type != schema.TensorType.INT32:
-            return None
-        return np.frombuffer(np.asarray(data, np.uint8).tobytes(), np.int32).reshape(stored.shape)
 
     def is_all(self, tensor: int, value: float) -> bool:
         """Whether this is a float constant that holds one value throughout."""

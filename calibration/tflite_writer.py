@@ -45,6 +45,14 @@ class SubgraphWriter:
         """Lengths of a tensor's axes."""
         return tuple(int(length) for length in self.subgraph.tensors[tensor].shape)
 
+    def integers(self, tensor: int) -> npt.NDArray[np.int32] | None:
+        """Values of an int32 constant, None for an activation and other types."""
+        stored = self.subgraph.tensors[tensor]
+        data = self.model.buffers[stored.buffer].data
+        if data is None or stored.type != schema.TensorType.INT32:
+            return None
+        return np.frombuffer(np.asarray(data, np.uint8).tobytes(), np.int32).reshape(stored.shape)
+
     def buffer(self, content: npt.NDArray[np.generic]) -> int:
         """Index of a new buffer."""
         buffer = schema.BufferT()

@@ -28,6 +28,7 @@ import onnx
 
 from tinysam.export.errors import ExportError
 from tinysam.export.formats.square import keep_square_layouts
+from tinysam.export.formats.transpositions import straighten
 
 Array = npt.NDArray[np.float32]
 TO_LAST, TO_FIRST, STAY = [0, 2, 3, 1], [0, 3, 1, 2], [0, 1, 2, 3]
@@ -143,7 +144,7 @@ def to_tflite(signatures: list[TFLiteSignature], path: Path) -> None:
     except Exception as error:  # the converters raise whatever happens to go wrong inside them
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ExportError(f"{path.name}: conversion to TFLite failed: {reason[-1]}") from error
-    path.write_bytes(content)
+    path.write_bytes(straighten(content))
 
 
 def convert(signatures: list[TFLiteSignature], folder: Path) -> bytes:

@@ -102,6 +102,31 @@ def test_as_many_cells_as_channels(tmp_path: Path, image: torch.Tensor) -> None:
     assert converted(Cells().eval(), {"image": image}, ("image",), tmp_path) < 1e-5
 
 
+class Residual(nn.Module):
+    """Two residual sums with a GELU behind them, as in bottlenecks, and perhaps a reader that needs another order."""
+
+    def __init__(self, turned: bool) -> None:
+        super().__init__()
+        self.turned = turned
+        self.first, self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        for layer in (self.a, self.b):
+            x = nn.functional.gelu(x + layer(x))
+        return x.flatten(2).cumsum(2) if self.turned else to_rows(x)
+
+
+@pytest.mark.parametrize(("turned", "transpositions"), [(False, 0), (True, 1)])
+def test_sums_and_gelu_take_maps_as_they_are(
+    tmp_path: Path, image: torch.Tensor, turned: bool, transpositions: int
+) -> None:
+    torch.manual_seed(0)
+    assert converted(Residual(turned).eval(), {"image": image}, ("image",), tmp_path) < 1e-5
+    operations = Interpreter(str(tmp_path / "graph.tflite"))._get_ops_details()
+    assert [operation["op_name"] for operation in operations].count("TRANSPOSE") == transpositions
+
+
 class AttendedCells(nn.Module):
     """The cells that the first half of a decoder in two calls gives, preparing included."""
 
