@@ -1,11 +1,11 @@
-"""Operations of a TFLite decoder in the forms that XNNPACK computes in fp16.
+"""Operations of a TFLite file in the forms that XNNPACK computes in fp16.
 
 LiteRT hands a graph to XNNPACK, which computes it in fp16 where the file allows it and the processor can. Three forms
-of a decoder stop it, so they become others (LiteRT 2.3, counted on a Cortex-A76 by `make arm-cost`):
+stop it, so they become others (LiteRT 2.3, counted on a Cortex-A76 by `make arm-cost`):
 
 * A FULLY_CONNECTED layer with int8 weights and float inputs gives fp32, and so does everything behind it. As a
   convolution of rows it gives fp16, and takes fewer instructions in fp32, too. A convolution of single cells would be
-  turned back into the layer; a stride of 2 along an axis of length 1 prevents that and changes nothing else.
+  turned into the layer; a stride of 2 along an axis of length 1 prevents that and changes nothing else.
   Its inputs are rounded to int8 with one range for all rows of a call, not one for each.
 * A BATCH_MATMUL with a constant is refused, and the file does not load. Those of a decoder are one matrix for each
   head: a grouped convolution with int8 weights per channel, whose inputs are rounded likewise.
@@ -34,7 +34,7 @@ HYBRID_CONVOLUTION = 5
 
 
 def prefer_half(model: Any) -> None:
-    """Rewrites every signature of a quantized decoder in place; the results stay the same but for rounding."""
+    """Rewrites every signature of a quantized model in place; the results stay the same but for rounding."""
     weights: dict[int, HeadWeights] = {}
     for subgraph in model.subgraphs:
         HalfForms(model, subgraph, weights).rewrite()
@@ -71,7 +71,7 @@ class HalfForms(SubgraphWriter):
         """Goes through the operations in their order."""
         for operation in self.subgraph.operators:
             kind = self.kind(operation)
-            if kind == Kind.FULLY_CONNECTED and self.is_hybrid(operation):
+            if kind in (Kind.FULLY_CONNECTED, Kind.CONV_2D) and self.is_hybrid(operation):
                 self.add_layer(operation)
             elif kind == Kind.BATCH_MATMUL and self.is_per_head(operation):
                 self.add_heads(operation)
@@ -92,7 +92,7 @@ class HalfForms(SubgraphWriter):
         return tensor.buffer in self.weights or float_data(self.model, tensor) is not None
 
     def add_layer(self, layer: Any) -> None:
-        """A hybrid layer as a convolution."""
+        """A hybrid layer, or convolution of single cells, as a convolution of rows."""
         source, weight, output = layer.inputs[0], self.subgraph.tensors[layer.inputs[1]], layer.outputs[0]
         weight.shape = np.array([weight.shape[0], 1, 1, weight.shape[-1]], np.int32)
         rows = self.reshaped(source, (1, -1, 1, weight.shape[-1]))

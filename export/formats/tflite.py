@@ -61,8 +61,7 @@ class TfliteQuantizer(Quantizer):
         model = schema.ModelT.InitFromPackedBuf(content, 0)
         if part.name == "encoder":
             take_pixels_tflite(model, MEAN, STD, dequantize_code(model))
-        else:
-            prefer_half(model)
+        prefer_half(model)
         make_cheap(model)
         pack_constants(model)
         if self.half:

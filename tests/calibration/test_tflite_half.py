@@ -95,6 +95,21 @@ def test_a_photograph_is_projected_with_int8_weights(artifacts_dir: Path) -> Non
     assert [(weight.type, list(weight.shape)) for weight in weights] == [(schema.TensorType.INT8, [128, 1, 1, 256])] * 3
 
 
+def test_bottlenecks_have_int8_weights_between_float_maps(artifacts_dir: Path) -> None:
+    model = read((artifacts_dir / "encoder.int8.tflite").read_bytes())
+    (subgraph,) = model.subgraphs
+    assert not refused(model, subgraph)
+    tensors = subgraph.tensors
+    found = [
+        tuple(int(side) for side in tensors[operation.inputs[1]].shape)
+        for operation in subgraph.operators
+        if KINDS[model.operatorCodes[operation.opcodeIndex].builtinCode] == "CONV_2D"
+        and tensors[operation.inputs[1]].type == schema.TensorType.INT8
+        and tensors[operation.inputs[0]].type == schema.TensorType.FLOAT32
+    ]
+    assert found == [(128, 1, 1, 32), (32, 1, 1, 128)] * 2  # to four times the width and back
+
+
 def test_the_int8_decoder_needs_no_xnnpack(artifacts_dir: Path) -> None:
     content = (artifacts_dir / "decoder.int8.tflite").read_bytes()
     # both round their inputs to 8 bits, each in its own way
