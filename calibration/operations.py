@@ -117,8 +117,9 @@ class Engine:
     """Whether products of activations are integer in the encoder."""
     float_blocks: tuple[str, ...] = ()
     """Blocks that stay float, see `tinysam.calibration.blocks`: names with `*` for any."""
-    dynamic_blocks: tuple[str, ...] = ()
-    """Blocks of those whose weights are int8 nevertheless, and whose inputs are rounded when they run."""
+    dynamic_layers: tuple[str, ...] = ()
+    """Float layers whose weights are int8 nevertheless, and whose inputs are rounded when they run: names with `*` for
+    any."""
 
 
 ONNX = Engine(between=False, attention=True, float_blocks=("mergings.*",))
@@ -126,7 +127,7 @@ TFLITE = Engine(
     between=True,
     attention=False,
     float_blocks=("convolutions.*", "mergings.*", "upscaling"),
-    dynamic_blocks=("convolutions.*", "upscaling"),
+    dynamic_layers=("convolutions.*.expand", "convolutions.*.project", "decoder.upscaling.*"),
 )
 FLOAT_BLOCKS = tuple(name for name in ONNX.float_blocks if name in TFLITE.float_blocks)
 """Blocks that are float in the files of both engines: nothing is to be chosen there."""

@@ -103,11 +103,11 @@ class Part:
         return self.nodes_of(engine.float_blocks).union(always)
 
     def dynamic(self, engine: Engine) -> frozenset[str]:
-        """Layers of the blocks with float inputs and int8 weights in one engine: those without neighbours."""
-        pointwise = {
-            node.name for node in Graph(self.source).linear_nodes() if node.weight[0].size == node.weight.shape[1]
-        }
-        return self.nodes_of(engine.dynamic_blocks) & pointwise
+        """Nodes with float inputs and int8 weights in one engine."""
+        layers = Graph(self.source).linear_nodes()
+        return frozenset(
+            layer.name for layer in layers if is_named(layer.parameter.removesuffix(".weight"), engine.dynamic_layers)
+        )
 
     def nodes_of(self, patterns: tuple[str, ...]) -> frozenset[str]:
         """Nodes of the blocks whose name matches one of the patterns."""
