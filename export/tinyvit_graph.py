@@ -4,7 +4,8 @@ What changes against the plain model besides what `tinysam.export.encoder_graph`
 
 1. The fused q/k/v weight, interleaved per head, becomes three; the attention scale is folded into q.
 2. The attention bias is gathered from its table once.
-3. Windows are cut with tensors of at most four different axes, which converters handle reliably.
+3. Windows are cut with tensors of at most four different axes, which converters handle reliably, and at the border to
+   the cells that are there (`tinysam.export.windows`).
 4. Between the convolutions there are only tensors of two axes, rows of channels. A square map whose side equals its
    number of channels (128 in TinyViT-5M at 1024) would leave a converter to guess which axis is which.
 """
