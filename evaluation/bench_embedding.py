@@ -19,6 +19,7 @@ from tinysam.datasets.coco import read_coco
 from tinysam.evaluation.backends import ModelChoice
 from tinysam.runtime.embeddings import DTYPES
 from tinysam.runtime.engines.formats import FORMATS
+from tinysam.runtime.graphs import CHOICES
 from tinysam.runtime.segmenter import Segmenter
 
 CLICKS = 6
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     top.add_argument("artifacts", type=Path, help="artifact folder")
     top.add_argument("data", type=Path, help="folder with images/ and annotations.json")
     top.add_argument("--backend", choices=tuple(FORMATS), default=next(iter(FORMATS)))
-    top.add_argument("--precision", choices=("int8", "fp32"), default="int8")
+    top.add_argument("--precision", choices=CHOICES, default="int8")
     top.add_argument("--threads", type=int, default=2)
     top.add_argument("--limit", type=int, default=20, help="photographs (default: %(default)s)")
     options = top.parse_args(arguments)

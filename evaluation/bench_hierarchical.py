@@ -30,6 +30,7 @@ from tinysam.datasets.coco import Photo, read_coco
 from tinysam.evaluation import everything_worker
 from tinysam.evaluation.tasks import mean, spread
 from tinysam.runtime.engines.formats import DEFAULT, FORMATS
+from tinysam.runtime.graphs import CHOICES
 from tinysam.runtime.process import run_command
 
 FIGURES = ("cpu_s", "wall_s", "prompts", "drawn", "relaxed")
@@ -163,7 +164,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("data", type=Path, help="folder with annotations.json (COCO format) and images/")
     top.add_argument("--limit", type=int, default=0, help="photographs, evenly spread over the set (0: all)")
     top.add_argument("--backend", default=DEFAULT, choices=tuple(FORMATS))
-    top.add_argument("--precision", default="int8", choices=("int8", "fp32"))
+    top.add_argument("--precision", default="int8", choices=CHOICES)
     top.add_argument("--threads", type=int, default=2)
     top.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other settings than the model's")
     top.add_argument("--no-plain", action="store_true", help="leave out the plain grid, which takes the longest")
