@@ -35,7 +35,8 @@ def refused(model: Any, subgraph: Any) -> Counter[str]:
         elif kind in ("GATHER", "EQUAL", "GREATER_EQUAL", "CAST"):
             found[kind] += 1
         elif kind == "FULLY_CONNECTED":
-            found["hybrid"] += subgraph.tensors[operation.inputs[1]].type == schema.TensorType.INT8
+            source, weight = (subgraph.tensors[i].type for i in operation.inputs[:2])
+            found["hybrid"] += (source, weight) == (schema.TensorType.FLOAT32, schema.TensorType.INT8)
     return +found
 
 
