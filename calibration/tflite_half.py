@@ -6,7 +6,7 @@ stop it, so they become others (LiteRT 2.3, counted on a Cortex-A76 by `make arm
 * A FULLY_CONNECTED layer with int8 weights and float inputs gives fp32, and so does everything behind it. As a
   convolution of rows it gives fp16, and takes fewer instructions in fp32, too. A convolution of single cells would be
   turned into the layer; a stride of 2 along an axis of length 1 prevents that and changes nothing else.
-  Its inputs are rounded to int8 with one range for all rows of a call, not one for each.
+  Its inputs are rounded to int8 with one range for all rows of a call, or of a row of a map, not one for each.
 * A BATCH_MATMUL with a constant is refused, and the file does not load. Those of a decoder are one matrix for each
   head: a grouped convolution with int8 weights per channel, whose inputs are rounded likewise.
 * So is a BATCH_MATMUL whose first operand is to be transposed. It gets an operation of its own for that.
@@ -92,10 +92,15 @@ class HalfForms(SubgraphWriter):
         return tensor.buffer in self.weights or float_data(self.model, tensor) is not None
 
     def add_layer(self, layer: Any) -> None:
-        """A hybrid layer, or convolution of single cells, as a convolution of rows."""
+        """A hybrid layer, or convolution of single cells, as a convolution of rows.
+
+        Each row of a map is an image of its own: it gets its own range, and threads share the rounding.
+        """
         source, weight, output = layer.inputs[0], self.subgraph.tensors[layer.inputs[1]], layer.outputs[0]
         weight.shape = np.array([weight.shape[0], 1, 1, weight.shape[-1]], np.int32)
-        rows = self.reshaped(source, (1, -1, 1, weight.shape[-1]))
+        shape = self.shape(source)
+        height = shape[1] if len(shape) == 4 else 1
+        rows = self.reshaped(source, (height, -1, 1, weight.shape[-1]))
         bias = layer.inputs[2] if layer.inputs[2] >= 0 else self.no_bias(output, weight.shape[0])
         made = self.convolution(rows, layer.inputs[1], bias, layer.builtinOptions.fusedActivationFunction)
         self.emit(Kind.RESHAPE, [made, self.constant(self.shape(output))], output)
@@ -141,12 +146,12 @@ class HalfForms(SubgraphWriter):
         self.operations.append(product)
 
     def convolution(self, source: int, weight: int, bias: int, activation: int) -> int:
-        """Of (1, rows, 1, inputs) by one cell: (1, rows, 1, outputs)."""
+        """Of (images, rows, 1, inputs) by one cell: (images, rows, 1, outputs)."""
         options = schema.Conv2DOptionsT()
         options.padding = schema.Padding.VALID
         options.strideH, options.strideW, options.dilationHFactor, options.dilationWFactor = 1, STRIDE, 1, 1
         options.fusedActivationFunction = activation
-        made = self.tensor(source, (1, self.shape(source)[1], 1, self.shape(weight)[0]))
+        made = self.tensor(source, (*self.shape(source)[:3], self.shape(weight)[0]))
         self.emit(Kind.CONV_2D, [source, weight, bias], made, HYBRID_CONVOLUTION)
         self.operations[-1].builtinOptionsType = schema.BuiltinOptions.Conv2DOptions
         self.operations[-1].builtinOptions = options
