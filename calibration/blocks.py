@@ -77,7 +77,7 @@ def block_name(parameter: str, patterns: tuple[str, ...]) -> str:
 
 
 def is_named(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a block's name matches one of the patterns, in which `*` stands for anything."""
+    """Whether the name of a block or module matches one of the patterns, in which `*` stands for anything."""
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 

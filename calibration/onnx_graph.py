@@ -46,13 +46,13 @@ class Graph:
         return bool(readers) and tensor not in self.outputs and all(node.op_type == kind for node in readers)
 
     def origin(self, tensor: str) -> str:
-        """The tensor whose values these are, before any reshaping and transposing."""
+        """The tensor whose values these are, before any reshaping, transposing and cutting."""
         while tensor in self.makers and self.makers[tensor].op_type in MOVES:
             tensor = self.makers[tensor].input[0]
         return tensor
 
     def final_readers(self, tensor: str) -> list[onnx.NodeProto]:
-        """Nodes that compute with a tensor, maybe after reshaping and transposing it."""
+        """Nodes that compute with a tensor, maybe after reshaping, transposing and cutting it."""
         found = []
         for reader in self.readers.get(tensor, []):
             found += self.final_readers(reader.output[0]) if reader.op_type in MOVES else [reader]
@@ -73,10 +73,11 @@ class Graph:
 
     def is_joint(self, node: onnx.NodeProto, products: set[str], keep_float: frozenset[str]) -> bool:
         """Whether a node puts integer products together for linear layers that are integer, too."""
-        if node.op_type != "Concat" or not self.feeds_linear(node.output[0]):
+        readers, output = self.readers.get(node.output[0], []), node.output[0]
+        if node.op_type != "Concat" or output in self.outputs or not readers:
             return False
-        readers = {reader.name for reader in self.final_readers(node.output[0])}
-        return not readers & keep_float and all(self.origin(tensor) in products for tensor in node.input)
+        integer = all(self.is_linear(reader) and reader.name not in keep_float for reader in readers)
+        return integer and all(self.origin(tensor) in products for tensor in node.input)
 
     def is_linear(self, node: onnx.NodeProto) -> bool:
         """Whether a node is a Conv or Gemm whose weight is stored in the file."""

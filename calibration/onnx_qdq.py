@@ -185,9 +185,9 @@ class QdqWriter:
         self.emit(node, inputs)
 
     def concat(self, node: onnx.NodeProto) -> None:
-        """Products of activations put together as integers: each is rounded as all of them are."""
+        """Products of activations put together as integers: they are rounded with the parameters of the whole."""
         for tensor in node.input:
-            self.plan.activations[tensor] = self.params(node.output[0])
+            self.plan.activations.setdefault(tensor, self.params(node.output[0]))
         self.emit(node, [self.dequantized(tensor, node.name) for tensor in node.input])
 
     def unit_params(self) -> QParams:

@@ -32,7 +32,7 @@ RULES = (
         "convolutional stage of TinyViT",
         "integer, the last result of a bottleneck float",
         "int8 weights, inputs rounded with one range when they run; depthwise float",
-        "in fp16 it costs more; results of integers would be rounded once more, and LiteRT need not do that",
+        "it costs more in fp16; LiteRT gives float results of int8 weights, so they need not be rounded",
     ),
     Rule("other convolutions, linear layers", "integer", "integer", "where the instructions are"),
     Rule(
@@ -118,8 +118,8 @@ class Engine:
     float_blocks: tuple[str, ...] = ()
     """Blocks that stay float, see `tinysam.calibration.blocks`: names with `*` for any."""
     dynamic_layers: tuple[str, ...] = ()
-    """Float layers whose weights are int8 nevertheless, and whose inputs are rounded when they run: names with `*` for
-    any."""
+    """Float layers whose weights are int8 nevertheless, and whose inputs are rounded when they run: paths of modules
+    with `*` for any."""
 
 
 ONNX = Engine(between=False, attention=True, float_blocks=("mergings.*",))

@@ -71,7 +71,7 @@ class HalfForms(SubgraphWriter):
         """Goes through the operations in their order."""
         for operation in self.subgraph.operators:
             kind = self.kind(operation)
-            if kind in (Kind.FULLY_CONNECTED, Kind.CONV_2D) and self.is_hybrid(operation):
+            if self.is_layer(operation, kind) and self.is_hybrid(operation):
                 self.add_layer(operation)
             elif kind == Kind.BATCH_MATMUL and self.is_per_head(operation):
                 self.add_heads(operation)
@@ -81,14 +81,23 @@ class HalfForms(SubgraphWriter):
                 self.operations.append(operation)
         self.subgraph.operators = self.operations
 
+    def is_layer(self, operation: Any, kind: int) -> bool:
+        """Whether an operation gives each cell, or row, what a linear layer makes of it alone."""
+        if kind != Kind.CONV_2D:
+            return bool(kind == Kind.FULLY_CONNECTED)
+        options, (_, height, width, _) = operation.builtinOptions, self.shape(operation.inputs[1])
+        return bool(height == width == options.strideH == options.strideW == 1)
+
     def is_hybrid(self, operation: Any) -> bool:
         """Whether a layer has int8 weights and float inputs."""
         source, weight = (self.subgraph.tensors[i].type for i in operation.inputs[:2])
         return bool(source == schema.TensorType.FLOAT32 and weight == schema.TensorType.INT8)
 
     def is_per_head(self, product: Any) -> bool:
-        """Whether a product has a constant matrix for each head."""
+        """Whether a product has a constant matrix for each head, (1, heads, inputs, outputs)."""
         tensor = self.subgraph.tensors[product.inputs[1]]
+        if len(tensor.shape) != 4 or tensor.shape[0] != 1:
+            return False
         return tensor.buffer in self.weights or float_data(self.model, tensor) is not None
 
     def add_layer(self, layer: Any) -> None:

@@ -66,7 +66,7 @@ class EdgeAttention(nn.Module):
         self.proj = linear(attention.proj.weight, attention.proj.bias)
         full = attention.attention_biases[:, attention.bias_indexes].detach()
         for i, part in enumerate(parts):
-            self.register_buffer(bias_name(i), part.bias(full, attention.window).clone())
+            self.register_buffer(bias_name(i), part.bias(full, attention.window))
 
     def heads_of(self, rows: Tensor, part: Region) -> Tensor:
         """(windows * cells, dim) -> (windows, heads, cells, head_dim)."""

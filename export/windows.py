@@ -3,7 +3,8 @@
 TinyViT pads a map that windows do not divide with zeros right and below, and the padded cells take part in the
 attention. They are all the same vector, whatever the photograph shows, so one can stand for all of them: equal keys
 with the biases b_1 to b_n weigh as much as one key with the bias log(exp(b_1) + ... + exp(b_n)). What padded cells
-themselves would get is cropped anyway. So windows at the border are cut to the cells they have, and get one of zeros.
+themselves would get is cropped anyway. So windows at the border are cut to the cells they have, and get one cell of
+zeros.
 
 Of a map of 64 x 64 cells in windows of 14 that spares a quarter of the scores and a sixth of the linear layers' rows.
 """

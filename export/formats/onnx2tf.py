@@ -140,11 +140,11 @@ def to_tflite(signatures: list[TFLiteSignature], path: Path) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with quiet(), same_recursion_limit(), keep_square_layouts(), tempfile.TemporaryDirectory() as name:
-            content = convert(signatures, Path(name))
+            content = straighten(convert(signatures, Path(name)))
     except Exception as error:  # the converters raise whatever happens to go wrong inside them
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ExportError(f"{path.name}: conversion to TFLite failed: {reason[-1]}") from error
-    path.write_bytes(straighten(content))
+    path.write_bytes(content)
 
 
 def convert(signatures: list[TFLiteSignature], folder: Path) -> bytes:

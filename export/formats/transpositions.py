@@ -1,7 +1,8 @@
 """Transpositions that undo each other, taken out of a TFLite file.
 
 onnx2tf turns a map channel-first for a sum and the GELU behind it, and back for the next convolution. A sum, a product
-and a GELU give the same in any order of axes, so they can take the map as it was.
+and a GELU give the same in any order of axes, so they can take the map as it was. A map that is read in both orders may
+be turned once more than before.
 """
 
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ class Straightener(SubgraphWriter):
         self.turned: dict[int, Turned] = {}
         self.written: set[int] = set()
         self.same: dict[int, int] = {}
-        """Tensors that are turned back -> what they are."""
+        """Results of transpositions back -> the tensor whose axes they have again."""
 
     def write(self) -> None:
         """Goes through the operations in their order."""

@@ -11,6 +11,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from tinysam.calibration.tflite_constants import to_bytes
 from tinysam.calibration.tflite_half import prefer_half
+from tinysam.calibration.tflite_writer import SubgraphWriter
 from tinysam.runtime.labels import PADDING, POSITIVE
 
 KINDS = {code: kind for kind, code in vars(schema.BuiltinOperator).items() if not kind.startswith("_")}
@@ -111,6 +112,32 @@ def test_bottlenecks_have_int8_weights_between_float_maps(artifacts_dir: Path) -
     side = 112  # each row of the map has a range of its own; to four times the width and back
     widen, narrow = ((side, side, 1, 32), (128, 1, 1, 32)), ((side, side, 1, 128), (32, 1, 1, 128))
     assert found == [widen, narrow] * 2
+
+
+def test_only_layers_of_single_cells_become_others() -> None:
+    model = schema.ModelT()
+    model.operatorCodes, model.buffers = [], [schema.BufferT()]
+    subgraph = schema.SubGraphT()
+    subgraph.tensors, subgraph.operators = [], []
+    writer = SubgraphWriter(model, subgraph)
+    kind = schema.TensorType
+    for kernel, stride in ((1, 1), (3, 1), (1, 2)):
+        source = writer.new_tensor(b"source", (1, 6, 6, 8), kind.FLOAT32)
+        weight = writer.new_tensor(b"weight", (4, kernel, kernel, 8), kind.INT8)
+        made = writer.new_tensor(b"made", (1, 6 // stride, 6 // stride, 4), kind.FLOAT32)
+        writer.emit(schema.BuiltinOperator.CONV_2D, [source, weight, writer.new_constant(b"bias", [0] * 4)], made)
+        options = schema.Conv2DOptionsT()
+        options.strideH = options.strideW = stride
+        writer.operations[-1].builtinOptions = options
+    subgraph.operators, model.subgraphs = writer.operations, [subgraph]
+    kept = subgraph.operators[1:]
+    prefer_half(model)
+    assert [KINDS[model.operatorCodes[op.opcodeIndex].builtinCode] for op in subgraph.operators[:3]] == [
+        "RESHAPE",
+        "CONV_2D",
+        "RESHAPE",
+    ]
+    assert subgraph.operators[3:] == kept
 
 
 def test_the_int8_decoder_needs_no_xnnpack(artifacts_dir: Path) -> None:

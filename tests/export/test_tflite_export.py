@@ -15,9 +15,10 @@ from tinysam.export.decoder_graph import AttendStage, PrepareStage, decoder_grap
 from tinysam.export.errors import ExportError
 from tinysam.export.formats.onnx import to_onnx
 from tinysam.export.formats.onnx2tf import TFLiteSignature, layout_hints, to_tflite
-from tinysam.export.tinyvit_graph import to_map, to_rows
+from tinysam.export.tinyvit_graph import EdgeBlock, to_map, to_rows
 from tinysam.models import VARIANTS, Sam
 from tinysam.models.layers import LayerNorm2d
+from tinysam.models.tinyvit import TinyViTBlock
 
 SIDE = 16
 
@@ -125,6 +126,14 @@ def test_sums_and_gelu_take_maps_as_they_are(
     assert converted(Residual(turned).eval(), {"image": image}, ("image",), tmp_path) < 1e-5
     operations = Interpreter(str(tmp_path / "graph.tflite"))._get_ops_details()
     assert [operation["op_name"] for operation in operations].count("TRANSPOSE") == transpositions
+
+
+def test_cut_windows_are_converted(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    block = TinyViTBlock(8, 2, 5).eval()
+    nn.init.normal_(block.attn.attention_biases)
+    rows = torch.randn(8 * 8, 8)  # as many channels as the map's side is long
+    assert converted(EdgeBlock(block, 8).eval(), {"rows": rows}, (), tmp_path) < 1e-5
 
 
 class AttendedCells(nn.Module):
