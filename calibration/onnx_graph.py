@@ -24,7 +24,12 @@ class LinearNode:
     weight: npt.NDArray[np.float32]
     """(outputs, inputs, height, width) or (outputs, inputs)."""
     parameter: str
-    """Name of the weight: the path of its module."""
+    """Name of the weight."""
+
+    @property
+    def module(self) -> str:
+        """Path of the module whose weight it is."""
+        return self.parameter.removesuffix(".weight")
 
 
 class Graph:

@@ -31,7 +31,7 @@ RULES = (
     Rule(
         "convolutional stage of TinyViT",
         "integer, the last result of a bottleneck float",
-        "int8 weights, inputs rounded with one range when they run; depthwise float",
+        "int8 weights, inputs rounded with a range for each row of the map when they run; depthwise float",
         "it costs more in fp16; LiteRT gives float results of int8 weights, so they need not be rounded",
     ),
     Rule("other convolutions, linear layers", "integer", "integer", "where the instructions are"),

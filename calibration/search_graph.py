@@ -79,7 +79,7 @@ class GraphSearch:
 
     def module(self, node: LinearNode) -> Linear:
         """The PyTorch layer of a node."""
-        found = self.modules[node.parameter.removesuffix(".weight")]
+        found = self.modules[node.module]
         assert isinstance(found, nn.Linear | nn.Conv2d)
         return found
 

@@ -39,11 +39,7 @@ Factors = Mapping[str, Floats]
 
 def spread_layers(graph: Graph) -> list[LinearNode]:
     """The layers of `SPREAD` in a graph."""
-    return [
-        node
-        for node in graph.linear_nodes()
-        if any(pattern(name).fullmatch(node.parameter.removesuffix(".weight")) for name in SPREAD)
-    ]
+    return [node for node in graph.linear_nodes() if any(pattern(name).fullmatch(node.module) for name in SPREAD)]
 
 
 def find_factors(model: onnx.ModelProto, feeds: Iterable[dict[str, Floats]]) -> dict[str, Floats]:

@@ -13,12 +13,11 @@ What changes against the plain model besides what `tinysam.export.encoder_graph`
 # PyTorch types every submodule as "Tensor or Module" and every call of one as Any.
 # mypy: disable-error-code="arg-type, assignment, index, operator, union-attr, no-any-return"
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tinysam.export.encoder_graph import EncoderGraph, Normalize, fold_affine, fold_norm, fold_stem, linear
-from tinysam.export.windows import Region, cut, join, regions, split
+from tinysam.export.windows import Region, cut, join, regions, split, together
 from tinysam.models.tinyvit import MBConv, PatchMerging, TinyViT, TinyViTBlock, WindowAttention
 
 
@@ -66,7 +65,7 @@ class EdgeAttention(nn.Module):
         self.proj = linear(attention.proj.weight, attention.proj.bias)
         full = attention.attention_biases[:, attention.bias_indexes].detach()
         for i, part in enumerate(parts):
-            self.register_buffer(bias_name(i), part.bias(full, attention.window))
+            self.register_buffer(bias_name(i), part.bias(full))
 
     def heads_of(self, rows: Tensor, part: Region) -> Tensor:
         """(windows * cells, dim) -> (windows, heads, cells, head_dim)."""
@@ -85,11 +84,11 @@ class EdgeAttention(nn.Module):
             self.attend(q, k, v, part, self.get_buffer(bias_name(i)))
             for i, (part, q, k, v) in enumerate(zip(self.parts, *made, strict=True))
         ]
-        return self.proj(found[0] if len(found) == 1 else torch.cat(found))
+        return self.proj(together(found))
 
 
 def bias_name(region: int) -> str:
-    """Name of the buffer with a region's attention bias."""
+    """Name of the buffer with a region's attention bias; `bias` alone where windows divide the map."""
     return f"bias{region}" if region else "bias"
 
 

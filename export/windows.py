@@ -44,8 +44,13 @@ class Region:
 
     down: Span
     across: Span
-    padded: bool
-    """Whether a cell of zeros stands for what the border cuts off."""
+    window: int
+    """Cells of the side of a window that nothing cuts."""
+
+    @property
+    def padded(self) -> bool:
+        """Whether a cell of zeros stands for what the border cuts off."""
+        return (self.down.length, self.across.length) != (self.window, self.window)
 
     @property
     def windows(self) -> int:
@@ -76,17 +81,16 @@ class Region:
         x = rows.reshape(down.count, across.count, down.length, across.length * c).transpose(1, 2)
         return x.reshape(down.count * down.length, across.count * across.length * c)
 
-    def bias(self, full: Tensor, window: int) -> Tensor:
+    def bias(self, full: Tensor) -> Tensor:
         """The attention bias of these windows.
 
         Args:
             full: (heads, window ** 2, window ** 2) bias of every key for every query of a whole window.
-            window: cells of its side.
 
         Returns:
             (1, heads, cells, cells).
         """
-        inside = torch.zeros(window, window, dtype=torch.bool)
+        inside = torch.zeros(self.window, self.window, dtype=torch.bool)
         inside[: self.down.length, : self.across.length] = True
         real = inside.flatten()
         bias = full[:, real][:, :, real]
@@ -99,15 +103,17 @@ class Region:
 def regions(side: int, window: int) -> list[Region]:
     """What a map of `side` cells a side falls into, row by row; one region if windows divide it."""
     parts = spans(side, window)
-    return [
-        Region(down, across, (down.length, across.length) != (window, window)) for down, across in product(parts, parts)
-    ]
+    return [Region(down, across, window) for down, across in product(parts, parts)]
+
+
+def together(tensors: list[Tensor], axis: int = 0) -> Tensor:
+    """Tensors one behind the other; a single one stays as it is, without an operation."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, axis)
 
 
 def cut(rows: Tensor, parts: list[Region], side: int) -> Tensor:
     """(side * side, C) -> (cells of all windows, C), region after region."""
-    found = [part.cut(rows, side) for part in parts]
-    return found[0] if len(found) == 1 else torch.cat(found)
+    return together([part.cut(rows, side) for part in parts])
 
 
 def split(rows: Tensor, parts: list[Region]) -> list[Tensor]:
@@ -123,6 +129,5 @@ def join(rows: Tensor, parts: list[Region], side: int) -> Tensor:
     c = rows.shape[1]
     found = [part.join(some) for part, some in zip(parts, split(rows, parts), strict=True)]
     across = len({part.across for part in parts})
-    bands = [torch.cat(found[i : i + across], 1) if across > 1 else found[i] for i in range(0, len(found), across)]
-    whole = torch.cat(bands) if len(bands) > 1 else bands[0]
-    return whole.reshape(side * side, c)
+    bands = [together(found[i : i + across], axis=1) for i in range(0, len(found), across)]
+    return together(bands).reshape(side * side, c)

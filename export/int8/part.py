@@ -105,9 +105,7 @@ class Part:
     def dynamic(self, engine: Engine) -> frozenset[str]:
         """Nodes with float inputs and int8 weights in one engine."""
         layers = Graph(self.source).linear_nodes()
-        return frozenset(
-            layer.name for layer in layers if is_named(layer.parameter.removesuffix(".weight"), engine.dynamic_layers)
-        )
+        return frozenset(layer.name for layer in layers if is_named(layer.module, engine.dynamic_layers))
 
     def nodes_of(self, patterns: tuple[str, ...]) -> frozenset[str]:
         """Nodes of the blocks whose name matches one of the patterns."""

@@ -58,8 +58,8 @@ def test_one_key_weighs_as_much_as_all_padded_ones() -> None:
     real = [0, 1, 2, 5, 6, 7, 10, 11, 12]
     padded = [cell for cell in range(25) if cell not in real]
     expected = full[:, real][:, :, padded].exp().sum(2)
-    assert torch.allclose(corner.bias(full, 5)[0, :, :9, 9].exp(), expected)
-    assert torch.equal(corner.bias(full, 5)[0, :, :9, :9], full[:, real][:, :, real])
+    assert torch.allclose(corner.bias(full)[0, :, :9, 9].exp(), expected)
+    assert torch.equal(corner.bias(full)[0, :, :9, :9], full[:, real][:, :, real])
 
 
 def test_a_teacher_has_no_edge_graph() -> None:
