@@ -57,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
     prompts = p.add_argument_group("prompts")
     prompts.add_argument("--no-box", action="store_true", help="leave out box prompts")
     prompts.add_argument("--clicks", type=int, nargs="*", default=list(CLICKS), help="numbers of clicks to report")
+    prompts.add_argument(
+        "--no-zoom-in", dest="zoom_in", action="store_false", help="one look at the whole photograph, as tinysam-run's"
+    )
     everything = p.add_argument_group("everything, annotate")
     for name in EVERYTHING:
         kind = int if name == "points_per_side" else float
@@ -98,7 +101,7 @@ def task_of(args: argparse.Namespace) -> Task:
         return DetectionTask(args.data, args.boxes, args.single)
     if args.no_box and not args.clicks:
         raise ValueError("nothing to measure: --no-box without --clicks")
-    return PromptedTask(Protocol(not args.no_box, tuple(args.clicks)), args.max_masks, args.by)
+    return PromptedTask(Protocol(not args.no_box, tuple(args.clicks), args.zoom_in), args.max_masks, args.by)
 
 
 def values_of(texts: list[str]) -> Values:

@@ -11,9 +11,10 @@ from tinysam.datasets.coco import Mask
 from tinysam.datasets.prompts import centre, next_click
 from tinysam.runtime.mask_choice import ambiguous_masks, choose_mask
 from tinysam.runtime.masks.clean import clean_masks
-from tinysam.runtime.prompts import Prompts
+from tinysam.runtime.prompts import ObjectPrompt, Prompts
 from tinysam.runtime.segmenter import Segmenter
 from tinysam.runtime.upscale import Upscaler
+from tinysam.runtime.zoom import Answer, Looks, Views
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -32,6 +33,8 @@ class Protocol:
 
     box: bool = True
     clicks: tuple[int, ...] = CLICKS
+    zoom_in: bool = True
+    """Whether objects are looked at closer, by the manifest's `zoom_in`, as `tinysam-run` does."""
 
     def names(self) -> list[str]:
         """Names of the prompts as they are reported."""
@@ -86,12 +89,22 @@ def decode(segmenter: Segmenter, prompts: Prompts) -> Answers:
     return Answers(manifest.mask_tokens, masks, low_res, predicted, chosen, shown)
 
 
-def scores(answers: Answers, truth: Bools, name: str) -> list[dict[str, float]]:
-    """For each prompt the IoU of what a user gets, before cleaning, of the best of three, and of mask 0."""
+def scores(answers: Answers, truth: Bools, name: str, final: Bools | None = None) -> list[dict[str, float]]:
+    """For each prompt the IoU of what a user gets, and of masks of one look at the whole photograph.
+
+    These are what a user gets from it (`_whole`), the same before cleaning, the best of three, and mask 0.
+
+    Args:
+        answers: of one look at the whole photograph.
+        truth: (P, height, width).
+        name: of the prompt in the report.
+        final: (P, height, width) what a user gets, after looking closer; None: what that one look gave.
+    """
     values = iou(answers.masks, truth[:, None])
     rows, chosen = np.arange(len(values)), answers.chosen
     columns = {
-        name: iou(answers.shown, truth),
+        name: iou(answers.shown if final is None else final, truth),
+        f"{name}_whole": iou(answers.shown, truth),
         f"{name}_raw": values[rows, chosen],
         f"{name}_best": values[:, ambiguous_masks(answers.tokens)].max(axis=1),
         f"{name}_predicted": answers.predicted[rows, chosen],
@@ -101,55 +114,71 @@ def scores(answers: Answers, truth: Bools, name: str) -> list[dict[str, float]]:
     return [{key: float(column[p]) for key, column in columns.items()} for p in rows]
 
 
-def box_scores(segmenter: Segmenter, masks: Sequence[Mask], truth: Bools) -> list[dict[str, float]]:
+def box_scores(looks: Looks, masks: Sequence[Mask], truth: Bools) -> list[dict[str, float]]:
     """Prompts are the exact boxes of the masks."""
-    prompts = segmenter.prompts(boxes=np.array([mask.box for mask in masks]))
-    return scores(decode(segmenter, prompts), truth, "box")
+    boxes = [mask.box for mask in masks]
+    answers = decode(looks.whole, looks.whole.prompts(boxes=np.array(boxes)))
+    final = [drawn(looks, looks.answer(ObjectPrompt(box=box))) for box in boxes]
+    return scores(answers, truth, "box", np.stack(final))
 
 
-def click_scores(segmenter: Segmenter, truth: Bools, counts: Sequence[int]) -> list[dict[str, float]]:
+def click_scores(looks: Looks, truth: Bools, counts: Sequence[int]) -> list[dict[str, float]]:
     """Prompts are 1 to max(counts) clicks.
 
-    The first is in the middle of the object, each further one in the middle of the largest wrong part; the mask of
-    the round before that a user gets goes in as mask prompt.
+    The first is in the middle of the object, each further one in the middle of the largest wrong part of what a user
+    gets; the chosen mask of the round before goes in as mask prompt.
     """
     found: list[dict[str, float]] = [{} for _ in truth]
     points = [[(*centre(mask), 1)] for mask in truth]
     previous: Floats | None = None
     for n in range(1, max(counts) + 1):
         at = np.array(points)
-        answers = decode(segmenter, segmenter.prompts(at[..., :2], at[..., 2], mask_input=previous))
+        answers = decode(looks.whole, looks.whole.prompts(at[..., :2], at[..., 2], mask_input=previous))
+        final = np.stack(
+            [drawn(looks, looks.closer(at, first)) for at, first in zip(points, firsts(looks, answers), strict=True)]
+        )
         if n in counts:
-            for row, new in zip(found, scores(answers, truth, f"click_{n}"), strict=True):
+            for row, new in zip(found, scores(answers, truth, f"click_{n}", final), strict=True):
                 row.update(new)
         if n == max(counts):
             break
         previous = answers.low_res[np.arange(len(truth)), answers.chosen][:, None]
-        for p, current in enumerate(answers.shown):
+        for p, current in enumerate(final):
             click = next_click(current, truth[p])
             points[p].append((*click[0], click[1]) if click else points[p][-1])
     return found
+
+
+def firsts(looks: Looks, answers: Answers) -> list[Answer]:
+    """The chosen masks as what a closer look begins with."""
+    taken = zip(answers.low_res, answers.predicted, answers.chosen, strict=True)
+    return [Answer(masks[k], float(predicted[k]), looks.whole.frame) for masks, predicted, k in taken]
+
+
+def drawn(looks: Looks, answer: Answer) -> Bools:
+    """(height, width) what a user gets of an answer."""
+    return answer.rle(looks.cleaned(answer), looks.size).decode()
 
 
 def evaluate(
     segmenter: Segmenter, image: Image.Image, masks: Sequence[Mask], protocol: Protocol
 ) -> list[dict[str, float]]:
     """Scores of every mask of one photograph: prompt name -> IoU."""
-    segmenter.set_image(image)
+    segmenter.reset_image()
+    looks = Looks(segmenter, Views.of(image, segmenter.manifest, protocol.zoom_in))
     starts = range(0, len(masks), PROMPTS_AT_ONCE)
-    return [row for i in starts for row in evaluate_some(segmenter, masks[i : i + PROMPTS_AT_ONCE], protocol)]
+    return [row for i in starts for row in evaluate_some(looks, masks[i : i + PROMPTS_AT_ONCE], protocol)]
 
 
-def evaluate_some(segmenter: Segmenter, masks: Sequence[Mask], protocol: Protocol) -> list[dict[str, float]]:
-    """Scores of a few masks of the image that is set; ValueError if they are not of its size."""
+def evaluate_some(looks: Looks, masks: Sequence[Mask], protocol: Protocol) -> list[dict[str, float]]:
+    """Scores of a few masks of one photograph; ValueError if they are not of its size."""
     truth = np.stack([mask.decode().astype(bool) for mask in masks])
-    size = segmenter.frame.original_size
-    if truth.shape[1:] != size:
-        raise ValueError(f"masks are {truth.shape[1:]} (height, width), the photograph is {size}")
+    if truth.shape[1:] != looks.size:
+        raise ValueError(f"masks are {truth.shape[1:]} (height, width), the photograph is {looks.size}")
     found: list[dict[str, float]] = [{} for _ in masks]
     for new in (
-        box_scores(segmenter, masks, truth) if protocol.box else [],
-        click_scores(segmenter, truth, protocol.clicks) if protocol.clicks else [],
+        box_scores(looks, masks, truth) if protocol.box else [],
+        click_scores(looks, truth, protocol.clicks) if protocol.clicks else [],
     ):
         for row, values in zip(found, new, strict=False):
             row.update(values)

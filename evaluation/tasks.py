@@ -79,9 +79,9 @@ class PromptedTask:
         return labelled(photo, masks, evaluate(segmenter, image, masks, self.prompts))
 
     def figures(self, records: Iterable[list[dict[str, Any]]]) -> Figures:
-        """Mean IoU per group: what a user gets, `_raw` before cleaning, `_best` of three masks, `_single` mask 0."""
+        """Mean IoU per group: what a user gets, and of one look at the whole photograph what `scores` lists."""
         rows = [row for found in records for row in found]
-        names = [f"{n}{suffix}" for n in self.prompts.names() for suffix in ("", "_raw", "_best", "_single")]
+        names = [f"{n}{suffix}" for n in self.prompts.names() for suffix in ("", "_whole", "_raw", "_best", "_single")]
         columns = [name for name in names if rows and name in rows[0]]
         groups = group_means(rows, self.by, columns)
         return Figures({"mean_iou": groups}, table(groups, columns))

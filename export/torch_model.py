@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from tinysam.models import MEAN, STD, Sam
 from tinysam.models.variants import Variant
-from tinysam.runtime.manifest import Cleaning, EverythingThresholds, Manifest
+from tinysam.runtime.manifest import Cleaning, EverythingThresholds, Manifest, ZoomIn
 from tinysam.runtime.model import Model
 from tinysam.runtime.prompts import Prompts
 
@@ -27,6 +27,7 @@ def manifest_of(variant: Variant, image_size: int, mask_tokens: tuple[int, ...] 
         box_masks=variant.box_masks,
         mask_choice=variant.mask_choice,
         cleaning=Cleaning(**variant.cleaning),
+        zoom_in=ZoomIn(**variant.zoom_in),
     )
 
 

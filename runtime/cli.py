@@ -119,6 +119,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="X0,Y0,X1,Y1",
         help="a box around an object; repeat for more objects. Points belong to the box that they lie in",
     )
+    prompts.add_argument(
+        "--no-zoom-in",
+        dest="zoom_in",
+        action="store_false",
+        help="answer from one look at the whole picture: small objects are not looked at again, larger",
+    )
     model = top.add_argument_group("model")
     model.add_argument("--model", metavar="DIR", help="artifact folder (default: $TINYSAM_MODEL, then ./artifacts/*)")
     model.add_argument(

@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from tinysam.runtime.engines.formats import FORMATS
@@ -34,18 +32,18 @@ from tinysam.runtime.errors import (
     TinySamError,
 )
 from tinysam.runtime.everything.settings import EverythingSettings
-from tinysam.runtime.geometry import Frame
 from tinysam.runtime.image import STDIN, Photo, load_image
 from tinysam.runtime.locate import find_artifacts
-from tinysam.runtime.objects import ObjectPrompt, group_prompts, segment, segment_encoded
+from tinysam.runtime.objects import group_prompts, segment, segment_views
 from tinysam.runtime.outputs import VIDEO_FORMATS
 from tinysam.runtime.outputs.write import are_written, write_result
-from tinysam.runtime.preprocess import resize
 from tinysam.runtime.process import Interrupts, quiet_native, trim
+from tinysam.runtime.prompts import ObjectPrompt
 from tinysam.runtime.results import Result
 from tinysam.runtime.segmenter import Segmenter
 from tinysam.runtime.sources import Source, find_sources
 from tinysam.runtime.terminal import Progress, fail, note, say
+from tinysam.runtime.zoom import Views
 
 _FATAL = {ArtifactError: EXIT_ARTIFACTS, EngineMissingError: EXIT_ENGINE, OutputError: EXIT_OUTPUT}
 """Errors that every further picture would meet as well, with their exit codes."""
@@ -193,15 +191,24 @@ def run_one(
     large = photo.image.width * photo.image.height >= _LARGE
     shown: Image.Image | None = None
     if save_memory and large and prompts and source.path != STDIN and embedding is None:
-        frame = Frame((photo.image.height, photo.image.width), segmenter.manifest.image_size)
-        pixels = _run_timed(times, "resize", partial(resize, photo.image, frame))
+        views = _run_timed(times, "resize", partial(Views.of, photo.image, segmenter.manifest, options.zoom_in))
         del photo
-        result = _segment_in_little_memory(segmenter, pixels, frame, prompts, name, not options.raw)
+        result = _segment_in_little_memory(segmenter, views, prompts, name, not options.raw)
         if "overlay" in options.format:
             shown = _decode(times, source, options).for_overlay
     else:
         with quiet_native():
-            result = segment(segmenter, photo.image, prompts, settings, name, not options.raw, embedding, save_memory)
+            result = segment(
+                segmenter,
+                photo.image,
+                prompts,
+                settings,
+                name,
+                not options.raw,
+                options.zoom_in,
+                embedding,
+                save_memory,
+            )
         shown = photo.for_overlay
     _add_times(times, result.timing_ms)
     for what in result.notes:
@@ -217,19 +224,15 @@ def run_one(
 
 def _segment_in_little_memory(
     segmenter: Segmenter,
-    pixels: NDArray[np.uint8],
-    frame: Frame,
+    views: Views,
     prompts: list[ObjectPrompt],
     name: str,
     clean: bool,
 ) -> Result:
-    """Segments a resized photograph, each graph in memory only while it runs."""
+    """Segments a photograph by its views, the encoder in memory only as long as it is needed."""
     trim()
     with quiet_native():
-        segmenter.set_resized(pixels, frame.original_size)
-        segmenter.graphs.release("encoder")
-        trim()
-        result = segment_encoded(segmenter, prompts, name, clean)
+        result = segment_views(segmenter, views, prompts, name, clean, release=True)
     segmenter.graphs.release("decoder")
     segmenter.reset_image()
     trim()

@@ -2,32 +2,18 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from tinysam.runtime.errors import ArtifactError, ImageError, PromptError
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.mask_choice import stability
-from tinysam.runtime.masks.clean import clean_mask
+from tinysam.runtime.preprocess import to_pil
+from tinysam.runtime.prompts import Box, ObjectPrompt, Point
 from tinysam.runtime.results import MaskRecord, Result
 from tinysam.runtime.segmenter import Segmenter
-from tinysam.runtime.upscale import full_size_rle
-
-Point = tuple[float, float, int]
-"""x, y and label (1 on the object, 0 off it)."""
-Box = tuple[float, float, float, float]
-"""x0, y0, x1, y1."""
-
-
-@dataclass(frozen=True)
-class ObjectPrompt:
-    """Points and a box that mean one object, in pixels of the original image."""
-
-    points: tuple[Point, ...] = ()
-    box: Box | None = None
+from tinysam.runtime.zoom import Answer, Looks, Views
 
 
 def group_prompts(points: Sequence[Point], boxes: Sequence[Box]) -> list[ObjectPrompt]:
@@ -59,6 +45,7 @@ def segment(
     settings: EverythingSettings | None = None,
     name: str = "image",
     clean: bool = True,
+    zoom_in: bool = True,
     embedding: Path | None = None,
     release: bool = False,
 ) -> Result:
@@ -72,30 +59,49 @@ def segment(
         name: of the photograph, for messages.
         clean: whether small islands and holes of the masks that prompts ask for go, by the manifest's `cleaning`; for
             everything `settings` decides.
-        embedding: file with the photograph's embedding; written if it is not there or another's. For prompts only.
+        zoom_in: whether objects that prompts ask for are looked at closer, by the manifest's `zoom_in`.
+        embedding: file with the photograph's embedding; written if it is not there or another's. For prompts only,
+            which are all answered from it, without looking closer.
         release: whether segment-everything frees the memory of encoder and decoder after their last use.
 
     Raises:
         PromptError, ImageError, ArtifactError, EngineMissingError: see `Segmenter`.
     """
     if prompts:
-        _encode(segmenter, image, embedding)
-        return segment_encoded(segmenter, prompts, name, clean)
+        views = None
+        if embedding is not None:
+            _encode(segmenter, image, embedding)
+        else:
+            segmenter.reset_image()
+            views = Views.of(to_pil(image), segmenter.manifest, zoom_in)
+        return segment_views(segmenter, views, prompts, name, clean)
     # Imported here: a click does without it.
     from tinysam.runtime.everything.generator import segment_everything
 
     found = segment_everything(segmenter, image, settings, release=release)
-    return _result(segmenter, name, (image.height, image.width), found.masks, found.timing_ms, found.notes)
+    return _result(segmenter, name, (image.height, image.width), found.masks, found.timing_ms, found.notes, True)
 
 
-def segment_encoded(
-    segmenter: Segmenter, prompts: Sequence[ObjectPrompt], name: str = "image", clean: bool = True
+def segment_views(
+    segmenter: Segmenter,
+    views: Views | None,
+    prompts: Sequence[ObjectPrompt],
+    name: str = "image",
+    clean: bool = True,
+    release: bool = False,
 ) -> Result:
-    """As `segment`, for the photograph that the segmenter holds and at least one prompt."""
-    timing_ms = segmenter.timing_ms | {"load decoder": segmenter.graphs.load("decoder")}
-    masks = [_segment_prompt(segmenter, prompt, timing_ms, clean) for prompt in prompts]
+    """As `segment` with at least one prompt, for views of the photograph; None: for what the segmenter holds.
+
+    With `release` the encoder is not held after its last use.
+    """
+    looks = Looks(segmenter, views)
+    timing_ms: dict[str, float] = {}
+    masks: list[MaskRecord] = []
+    for prompt in prompts:
+        answer = looks.answer(prompt, release and len(masks) == len(prompts) - 1)
+        masks.append(_record(looks, prompt, answer, timing_ms, clean))
     notes = tuple(f"object {index + 1}: empty mask" for index, mask in enumerate(masks) if not mask.area)
-    return _result(segmenter, name, segmenter.frame.original_size, masks, timing_ms, notes)
+    return _result(segmenter, name, looks.size, masks, looks.timing_ms | timing_ms, notes)
 
 
 def _result(
@@ -105,6 +111,7 @@ def _result(
     masks: list[MaskRecord],
     timing_ms: dict[str, float],
     notes: tuple[str, ...],
+    everything: bool = False,
 ) -> Result:
     graphs = segmenter.graphs
     return Result(
@@ -116,12 +123,13 @@ def _result(
         precision=graphs.precision,
         timing_ms=timing_ms,
         notes=notes,
+        everything=everything,
     )
 
 
-def _encode(segmenter: Segmenter, image: Image.Image, kept: Path | None) -> None:
+def _encode(segmenter: Segmenter, image: Image.Image, kept: Path) -> None:
     """Sets the image, by its embedding if that was kept."""
-    if kept is not None and kept.is_file():
+    if kept.is_file():
         try:
             segmenter.load_embedding(kept, image)
         except (ArtifactError, ImageError):  # another's, or damaged: made again
@@ -129,33 +137,24 @@ def _encode(segmenter: Segmenter, image: Image.Image, kept: Path | None) -> None
         else:
             return
     segmenter.set_image(image)
-    if kept is not None:
-        segmenter.save_embedding(kept)
+    segmenter.save_embedding(kept)
 
 
-def _segment_prompt(segmenter: Segmenter, prompt: ObjectPrompt, timing_ms: dict[str, float], clean: bool) -> MaskRecord:
-    """The chosen mask; adds the time taken."""
+def _record(looks: Looks, prompt: ObjectPrompt, answer: Answer, timing_ms: dict[str, float], clean: bool) -> MaskRecord:
+    """The mask at the photograph's size; adds the time taken."""
     start = time.perf_counter()
-    coords = [[point[:2] for point in prompt.points]] if prompt.points else None
-    labels = [[point[2] for point in prompt.points]] if prompt.points else None
-    boxes = [prompt.box] if prompt.box else None
-    decoder_prompts = segmenter.prompts(coords, labels, boxes)
-    masks, iou = segmenter.decode(decoder_prompts, multimask_output=None)
-    decoded = time.perf_counter()
-    frame, logits = segmenter.frame, masks[0, 0]
-    height, width = frame.low_res_size
-    shown = clean_mask(logits, segmenter.manifest.cleaning, frame.low_res_size) if clean else logits
-    offset = segmenter.manifest.everything.stability_score_offset
+    height, width = answer.frame.low_res_size
+    offset = looks.manifest.everything.stability_score_offset
     record = MaskRecord(
-        rle=full_size_rle(np.ascontiguousarray(shown), frame.upscaler, frame.original_size),
-        predicted_iou=float(iou[0, 0]),
-        stability_score=float(stability(logits[None, :height, :width], offset)[0]),
+        rle=answer.rle(looks.cleaned(answer) if clean else answer.low_res, looks.size),
+        predicted_iou=answer.predicted_iou,
+        stability_score=float(stability(answer.low_res[None, :height, :width], offset)[0]),
         point_coords=tuple(point[:2] for point in prompt.points),
         point_labels=tuple(point[2] for point in prompt.points),
         box=prompt.box,
+        crop_box=answer.window,
     )
-    for stage, seconds in (("decoder", decoded - start), ("masks", time.perf_counter() - decoded)):
-        timing_ms[stage] = timing_ms.get(stage, 0.0) + 1e3 * seconds
+    timing_ms["masks"] = timing_ms.get("masks", 0.0) + 1e3 * (time.perf_counter() - start)
     return record
 
 

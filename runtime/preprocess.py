@@ -27,10 +27,13 @@ def to_pil(image: Any, image_format: str = "RGB") -> Image.Image:
     return converted.image
 
 
-def resize(image: Image.Image, frame: Frame) -> NDArray[np.uint8]:
-    """The picture inside the model's input: uint8 (new height, new width, 3), bilinear with antialiasing as in PIL."""
+def resize(image: Image.Image, frame: Frame, box: tuple[float, float, float, float] | None = None) -> NDArray[np.uint8]:
+    """The picture inside the model's input: uint8 (new height, new width, 3), bilinear with antialiasing as in PIL.
+
+    With `box`, x0, y0, x1, y1 in its pixels, that part of it.
+    """
     height, width = frame.input_size
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box))
 
 
 def encoder_input(

@@ -18,11 +18,23 @@ from tinysam.runtime.labels import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGAT
 from tinysam.runtime.mask_choice import is_ambiguous
 
 Floats = NDArray[np.float32]
+Point = tuple[float, float, int]
+"""x, y and label (1 on the object, 0 off it)."""
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1."""
 
 ORIGINAL_UNIT, MODEL_UNIT = "in pixels of the original upright image", "in pixels of the model's input"
 
 BOX_LOGIT = 8.0
 """Logit inside a filled box, and its negative outside."""
+
+
+@dataclass(frozen=True)
+class ObjectPrompt:
+    """Points and a box that mean one object, in pixels of the original image."""
+
+    points: tuple[Point, ...] = ()
+    box: Box | None = None
 
 
 @dataclass(frozen=True)

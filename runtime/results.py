@@ -61,3 +61,5 @@ class Result:
     """Stage -> milliseconds."""
     notes: tuple[str, ...] = ()
     """What a user should know: relaxed thresholds, ignored frames."""
+    everything: bool = False
+    """Whether the masks are of segment-everything, or of prompts."""

@@ -7,6 +7,7 @@ tiles of a mask are filled without computing them. `full_size_rle` computes the 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +25,17 @@ _DIRECT_MACS = 1 << 25
 
 def bilinear_matrix(size: int, new_size: int) -> Floats:
     """(new_size, size) weights of bilinear interpolation with half-pixel centres, as torch's `align_corners=False`."""
-    source = np.maximum((np.arange(new_size) + 0.5) * (size / new_size) - 0.5, 0)
-    low = np.minimum(source.astype(np.intp), size - 1)
+    return interpolation_matrix((np.arange(new_size) + 0.5) * (size / new_size) - 0.5, size)
+
+
+def interpolation_matrix(source: NDArray[np.floating[Any]], size: int) -> Floats:
+    """(n, size) weights of linear interpolation at n places among `size` values, which go on beyond the ends."""
+    source = np.clip(source, 0, size - 1)
+    low = source.astype(np.intp)
     high = np.minimum(low + 1, size - 1)
     weight = source - low
-    matrix = np.zeros((new_size, size), np.float32)
-    index = np.arange(new_size)
+    matrix = np.zeros((len(source), size), np.float32)
+    index = np.arange(len(source))
     matrix[index, low] = 1 - weight
     matrix[index, high] += weight.astype(np.float32)
     return matrix

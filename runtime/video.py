@@ -20,10 +20,11 @@ from PIL import Image
 from tinysam.runtime.atomic import open_atomically, replace_atomically
 from tinysam.runtime.errors import EngineMissingError, ImageError, OutputError, PromptError
 from tinysam.runtime.masks.rle import Rle
-from tinysam.runtime.objects import Box, ObjectPrompt, Point, segment
+from tinysam.runtime.objects import segment
 from tinysam.runtime.outputs import VIDEO_FORMATS
 from tinysam.runtime.outputs.pictures import draw_overlay
 from tinysam.runtime.process import quiet_native
+from tinysam.runtime.prompts import Box, ObjectPrompt, Point
 from tinysam.runtime.results import MaskRecord, Result
 from tinysam.runtime.segmenter import Segmenter
 from tinysam.runtime.sources import Source
@@ -69,7 +70,7 @@ class Tracker:
             PromptError: the first prompts do not fit the frame.
         """
         prompts = [track.prompt for track in self.tracks]
-        result = segment(self._segmenter, frame, prompts, name=name, clean=self._clean)
+        result = segment(self._segmenter, frame, prompts, name=name, clean=self._clean, zoom_in=False)
         for track, mask in zip(self.tracks, result.masks, strict=True):
             _advance(track, mask)
         return result

@@ -21,9 +21,10 @@ from tinysam.runtime.graphs import file_precision
 from tinysam.runtime.image import load_image
 from tinysam.runtime.locate import find_artifacts
 from tinysam.runtime.manifest import ENGINES, PARTS, PRECISIONS, read_manifest
-from tinysam.runtime.objects import ObjectPrompt, segment
+from tinysam.runtime.objects import segment
 from tinysam.runtime.outputs.pictures import draw_overlay
 from tinysam.runtime.preprocess import resize
+from tinysam.runtime.prompts import ObjectPrompt
 from tinysam.runtime.segmenter import Segmenter
 
 SYNTHETIC_SIZE = (1920, 1280)
@@ -87,7 +88,7 @@ def measure(case: Case, image: str | None, repeats: int, everything: bool) -> di
     rss["loaded"] = _rss_mb()
     width, height = photo.size
     box = (width * 0.25, height * 0.25, width * 0.75, height * 0.75)
-    result = segment(segmenter, photo, [ObjectPrompt(box=box)])
+    result = segment(segmenter, photo, [ObjectPrompt(box=box)], zoom_in=False)
     first_ms = 1e3 * (time.perf_counter() - start)
     frame = segmenter.frame
     pixels = resize(photo, frame)

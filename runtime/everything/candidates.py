@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysam.runtime.everything.settings import EverythingSettings
-from tinysam.runtime.geometry import LOW_RES_STRIDE, Frame
+from tinysam.runtime.geometry import Frame
 from tinysam.runtime.manifest import Cleaning
+from tinysam.runtime.masks.boxes import original_boxes
 from tinysam.runtime.masks.clean import clean_mask
 from tinysam.runtime.masks.nms import mask_groups, nms
 
@@ -39,34 +40,6 @@ class Candidate:
     """Prompt, x and y in pixels of the crop."""
 
 
-def sub_pixel_boxes(logits: Floats) -> NDArray[np.float64]:
-    """(n, h, w) logits -> (n, 4): x0, y0, x1, y1 of what is above 0, in low-res pixels; all NaN where nothing is.
-
-    Between the last row that is above 0 somewhere and the next one, the edge is where their largest logits, taken as a
-    straight line, cross 0: close to what upscaling gives, so that boxes of small objects compare well.
-    """
-    x0, x1 = _crossings(logits.max(axis=1))
-    y0, y1 = _crossings(logits.max(axis=2))
-    return np.stack([x0, y0, x1, y1], axis=1)
-
-
-def _crossings(profile: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """First and last place, in pixels, where the profiles (n, length) are above 0; NaN where they never are."""
-    mirrored = _first_crossing(profile[:, ::-1])
-    return _first_crossing(profile), profile.shape[1] - mirrored
-
-
-def _first_crossing(profile: Floats) -> NDArray[np.float64]:
-    above = profile > 0
-    first = above.argmax(axis=1)
-    row = np.arange(len(profile))
-    inside = profile[row, first].astype(np.float64)
-    before = profile[row, np.maximum(first - 1, 0)].astype(np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        place = np.where(first == 0, 0.0, first + 0.5 - inside / (inside - before))
-    return np.where(above.any(axis=1), place, np.nan)
-
-
 def make_candidates(
     frame: Frame, logits: Floats, iou: Floats, scores: NDArray[np.float64], points: NDArray[np.float64]
 ) -> list[Candidate]:
@@ -88,8 +61,7 @@ def _cut_out(
     seen = logits[:, : height - top, : width - left]
     masks = seen > 0
     rows, columns = masks.any(axis=2), masks.any(axis=1)
-    corners = sub_pixel_boxes(seen).reshape(-1, 2, 2) + np.array([left, top])
-    boxes = np.minimum(frame.to_original(corners * LOW_RES_STRIDE), frame.original_size[::-1]).reshape(-1, 4)
+    boxes = original_boxes(seen, frame, origin)
     found = []
     for index in np.flatnonzero(rows.any(axis=1)):
         y, x = (_reach(used[index]) for used in (rows, columns))

@@ -21,6 +21,7 @@ from tinysam.runtime.manifest.records import (
     ModelFile,
     Signature,
     TensorSpec,
+    ZoomIn,
 )
 from tinysam.runtime.manifest.storage import (
     FILE_NAME,
@@ -50,6 +51,7 @@ __all__ = [
     "ModelFile",
     "Signature",
     "TensorSpec",
+    "ZoomIn",
     "manifest_from_dict",
     "read_manifest",
     "rehash_manifest",

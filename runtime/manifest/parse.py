@@ -15,6 +15,7 @@ from tinysam.runtime.manifest.records import (
     ModelFile,
     Signature,
     TensorSpec,
+    ZoomIn,
 )
 
 _MAX_IMAGE_SIZE = 4096
@@ -32,6 +33,7 @@ def manifest_from_dict(data: Any) -> Manifest:
         mask_tokens=_mask_tokens(data),
         mask_choice=_one_of(data, "mask_choice", records.MASK_CHOICES),
         cleaning=_cleaning(data),
+        zoom_in=_zoom_in(data),
         everything=_thresholds(data.get("everything")),
         box_masks=get_field(data, "box_masks", bool, False),
         source=get_field(data, "source", dict, {}),
@@ -131,6 +133,11 @@ def _threshold(data: Any, one: Field[Any]) -> Any:
 def _cleaning(data: Any) -> Cleaning:
     shares = get_field(data, "cleaning", dict)
     return Cleaning(*(_number(shares, name, 0.0, 1.0) for name in ("islands", "holes")))
+
+
+def _zoom_in(data: Any) -> ZoomIn:
+    factors = get_field(data, "zoom_in", dict, {})
+    return ZoomIn(**{name: _number(factors, name, 0.0, 100.0) for name in ("box", "mask") if name in factors})
 
 
 def _model_file(data: Any) -> ModelFile:

@@ -99,6 +99,16 @@ class Cleaning:
 
 
 @dataclass(frozen=True)
+class ZoomIn:
+    """Windows of `tinysam.runtime.zoom`; 0: objects so prompted are not looked at closer."""
+
+    box: float = 0.0
+    """Side of the window around a box prompt, in long sides of the box."""
+    mask: float = 0.0
+    """Side of the window around the mask that clicks gave first, in long sides of the mask's box."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Sizes, preprocessing, rules, thresholds and files of one model."""
 
@@ -120,6 +130,8 @@ class Manifest:
     """Which mask a prompt gets, one of `MASK_CHOICES`."""
     cleaning: Cleaning = field(default_factory=Cleaning)
     """What `tinysam-run` removes from masks."""
+    zoom_in: ZoomIn = field(default_factory=ZoomIn)
+    """How `tinysam-run` looks closer at small objects."""
     source: dict[str, Any] = field(default_factory=dict)
     tools: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA

@@ -92,9 +92,8 @@ def draw_overlay(image: Image.Image, result: Result) -> None:
     for left in range(0, image.width, columns):
         _draw_strip(image, result.masks, left, min(left + columns, image.width), thickness)
     radius = max(3.0, max(image.size) / 110)
-    for index, mask in enumerate(result.masks):
-        if mask.crop_box is None:
-            _draw_prompt(image, mask, lighter(color(index), 0.6), radius)
+    for index, mask in enumerate(() if result.everything else result.masks):
+        _draw_prompt(image, mask, lighter(color(index), 0.6), radius)
 
 
 def _draw_strip(image: Image.Image, masks: Sequence[MaskRecord], left: int, right: int, thickness: int) -> None:

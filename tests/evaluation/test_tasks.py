@@ -38,8 +38,17 @@ def test_scores_tell_chosen_best_and_single_apart():
         shown=masks[:, 1] & masks[:, 2],
     )
     (row,) = scores(answers, truth, "box")
-    expected = {"box": 1.0, "box_raw": 8 / 12, "box_best": 1.0, "box_single": 0.5, "box_predicted": 0.8}
+    expected = {
+        "box": 1.0,
+        "box_whole": 1.0,
+        "box_raw": 8 / 12,
+        "box_best": 1.0,
+        "box_single": 0.5,
+        "box_predicted": 0.8,
+    }
     assert row == pytest.approx(expected, abs=1e-6)
+    (row,) = scores(answers, truth, "box", final=masks[:, 0])
+    assert row == pytest.approx(expected | {"box": 0.5}, abs=1e-6)
 
 
 def test_what_a_user_gets_is_cleaned(knowing, photos):

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.runtime import disc_model
 from tests.runtime.conftest import picture
 from tinysam.runtime import Segmenter
-from tinysam.runtime.everything.candidates import cleaned, cut_by_crop, distinct, make_candidates, sub_pixel_boxes
+from tinysam.runtime.everything.candidates import cleaned, cut_by_crop, distinct, make_candidates
 from tinysam.runtime.everything.crops import crops
 from tinysam.runtime.everything.generator import segment_everything
 from tinysam.runtime.everything.points import coarse_points, point_grid
@@ -19,6 +19,7 @@ from tinysam.runtime.everything.settings import QUALITY, EverythingSettings
 from tinysam.runtime.geometry import Frame
 from tinysam.runtime.manifest import Cleaning, EverythingThresholds
 from tinysam.runtime.mask_choice import stability
+from tinysam.runtime.masks.boxes import sub_pixel_boxes
 from tinysam.runtime.masks.nms import nms
 from tinysam.runtime.results import MaskRecord
 

@@ -9,7 +9,8 @@ from PIL import Image
 from tests.runtime import disc_model
 from tinysam.runtime import Segmenter
 from tinysam.runtime.mask_choice import choose_mask, is_ambiguous
-from tinysam.runtime.objects import ObjectPrompt, segment
+from tinysam.runtime.objects import segment
+from tinysam.runtime.prompts import ObjectPrompt
 
 IOU = np.array([[0.99, 0.1, 0.5, 0.3], [0.2, 0.7, 0.6, 0.5]], np.float32)
 

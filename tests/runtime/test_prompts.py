@@ -14,7 +14,8 @@ from PIL import Image
 from tests.runtime import disc_model
 from tinysam.runtime import PromptError, Segmenter
 from tinysam.runtime.graphs import Graphs
-from tinysam.runtime.objects import ObjectPrompt, segment
+from tinysam.runtime.objects import segment
+from tinysam.runtime.prompts import ObjectPrompt
 from tinysam.runtime.sam import SamModel, SamPredictor
 
 SIZE = (90, 120)

@@ -14,7 +14,7 @@ from tests.runtime.test_cli import Ran
 from tinysam.runtime import Segmenter, errors
 from tinysam.runtime.manifest import Cleaning
 from tinysam.runtime.masks.rle import Rle
-from tinysam.runtime.objects import ObjectPrompt
+from tinysam.runtime.prompts import ObjectPrompt
 from tinysam.runtime.results import MaskRecord
 from tinysam.runtime.video import Track, Tracker, _advance, inner_point
 
