@@ -17,6 +17,8 @@ from skimage import data
 from tests.web.conftest import Browser, unpack_mask
 from tinysam.runtime import Segmenter, cli, segment_everything
 from tinysam.runtime.everything.settings import EverythingSettings
+from tinysam.runtime.objects import segment
+from tinysam.runtime.prompts import ObjectPrompt
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 SAME = 0.9999
@@ -80,6 +82,54 @@ def test_masks_equal_the_python_runtimes(
     assert len(found) == 18
     # INT8 masks of the page are as near to Python's as these are to the fp32 masks.
     assert np.mean(found) >= (SAME if precision == "fp32" else np.mean(quantized) - CHANCE), found
+
+
+def test_a_closer_look_shows_what_python_shows(
+    browser: Browser, site: str, artifacts_dir: Path, photographs: dict[str, Path]
+) -> None:
+    prompts = [
+        ObjectPrompt(box=(400.0, 260.0, 560.0, 400.0)),  # an eye
+        ObjectPrompt(((470.0, 330.0, 1),)),
+        ObjectPrompt(((470.0, 330.0, 1), (560.0, 420.0, 0))),
+    ]
+    steps: list[tuple[Any, ...]] = [("evaluate", choose("fp32")), ("open", str(photographs["cat"]))]
+    for prompt in prompts:
+        request = json.dumps({"points": prompt.points, "box": prompt.box})
+        asked = f"window.tinysam.call('predict', {request}).then(() => null)"
+        closer = f"window.tinysam.call('closer', {request}).then((answer) => Boolean(answer.overlay))"
+        steps += [("evaluate", asked), ("mask",), ("evaluate", closer), ("mask",)]
+    results = browser.run(site, *steps)["results"][2:]
+    segmenter = Segmenter(artifacts_dir, "tflite", "fp32")
+    image = Image.open(photographs["cat"])
+    closer_looks = [segment(segmenter, image, [prompt]).masks[0] for prompt in prompts]
+    assert results[2::4] == [look.crop_box is not None for look in closer_looks]
+    assert any(look.crop_box for look in closer_looks[1:]) and closer_looks[0].crop_box
+    for first, last, prompt, look in zip(results[1::4], results[3::4], prompts, closer_looks, strict=True):
+        whole = segment(segmenter, image, [prompt], zoom_in=False).masks[0]
+        assert iou(unpack_mask(first), whole.mask()) > 0.998
+        assert iou(unpack_mask(last), look.mask()) > 0.99
+        assert iou(unpack_mask(first), unpack_mask(last)) < 0.99 or look.crop_box is None
+
+
+def test_a_click_on_a_small_object_is_looked_at_closer(
+    browser: Browser, site: str, photographs: dict[str, Path]
+) -> None:
+    report = browser.run(
+        site,
+        ("open", str(photographs["cat"])),
+        ("press", TOOLBOX),
+        ("drag", 400, 260, 560, 400),
+        ("mask",),
+    )
+    request = json.dumps({"points": [], "box": [400, 260, 560, 400]})
+    whole = browser.run(
+        site,
+        ("open", str(photographs["cat"])),
+        ("evaluate", f"window.tinysam.call('predict', {request}).then(() => null)"),
+        ("mask",),
+    )
+    shown, first = (unpack_mask(one["results"][-1]) for one in (report, whole))
+    assert 0.3 < iou(shown, first) < 0.99
 
 
 def test_a_person_clicks_drags_and_saves(

@@ -5,7 +5,9 @@ import { Client } from "./client.js";
 import { View } from "./view.js";
 
 const $ = (selector) => document.querySelector(selector);
-const state = { tool: "add", history: [], name: "photograph", facts: {}, ready: false, asked: 0 };
+const state = { tool: "add", history: [], name: "photograph", facts: {}, ready: false, asked: 0, looking: 0 };
+/** After a click, before a closer look at its object: the next click of a series is not kept waiting by the encoder. */
+const PAUSE_MS = 250;
 const view = new View($("#view"), { tool: () => state.tool, onPoint, onBox });
 let client;
 
@@ -80,11 +82,29 @@ async function segment(choice) {
     const answer = await client.call("predict", { points, box, choice });
     if (question !== state.asked) return answer.overlay.close();
     Object.assign(state.facts, { decodeMs: answer.decodeMs, everythingMs: null });
-    show(answer.overlay, answer.iou, choice ?? answer.best);
+    const chosen = choice ?? answer.best;
+    show(answer.overlay, answer.iou, chosen);
+    // A mask that was chosen by hand for a box stays: a closer look answers with the mask that the box gets.
+    if (!box || choice === undefined) await lookCloser(question, { points, box }, answer.iou, chosen);
   } catch (error) {
     state.history.pop();
     drawPrompt();
     complain(error);
+  }
+}
+
+/** Shows the mask from a closer look at a small object, unless something else is asked meanwhile. */
+async function lookCloser(question, prompt, iou, chosen) {
+  state.looking++;
+  try {
+    await new Promise((done) => setTimeout(done, PAUSE_MS));
+    if (question !== state.asked) return;
+    const answer = await client.call("closer", prompt);
+    if (!answer.overlay) return;
+    if (question !== state.asked) return answer.overlay.close();
+    show(answer.overlay, iou.map((value, place) => (place === chosen ? answer.iou : value)), chosen);
+  } finally {
+    state.looking--;
   }
 }
 
@@ -248,7 +268,7 @@ window.tinysam = {
     return state.ready;
   },
   /** Whether every command so far has been answered. */
-  idle: () => state.ready && client.idle && document.body.ariaBusy !== "true",
+  idle: () => state.ready && client.idle && !state.looking && document.body.ariaBusy !== "true",
   /** Pixels of the photograph that is shown. */
   size: () => ({ width: view.photo.width, height: view.photo.height }),
   open: (blob) => openPhoto(blob),

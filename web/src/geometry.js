@@ -7,8 +7,10 @@ export function inputSize(width, height, imageSize) {
   return [Math.max(1, Math.floor(width * scale + 0.5)), Math.max(1, Math.floor(height * scale + 0.5))];
 }
 
-const PIXELS_PER_CELL = 4;
-const BOX_LOGIT = 8;
+/** Pixels of the model's input per low-res pixel. */
+export const PIXELS_PER_CELL = 4;
+/** Logit inside a filled box, and its negative outside. */
+export const BOX_LOGIT = 8;
 
 /**
  * A box as mask prompt: logits by how much of each low-res cell it covers.
@@ -37,13 +39,15 @@ export function filledBox(low, high, side) {
  * @param {number} imageSize side of the model's input
  * @param {number} input pixels of this axis that show the photograph
  * @param {number} length pixels wanted
+ * @param {[number, number]} [span] the part of them that the mask shows; the others have taps of weight 0
  * @returns {{index: Int32Array, weight: Float32Array}} four taps for every pixel
  */
-export function upscaleAxis(lowRes, imageSize, input, length) {
+export function upscaleAxis(lowRes, imageSize, input, length, [begin, end] = [0, length]) {
   const index = new Int32Array(4 * length);
   const weight = new Float32Array(4 * length);
   for (let i = 0; i < length; i++) {
-    const outer = taps(i, input / length, input);
+    if (i + 0.5 < begin || i + 0.5 > end) continue;
+    const outer = taps(i - begin, input / (end - begin), input);
     for (let t = 0; t < 2; t++) {
       const inner = taps(outer.at[t], lowRes / imageSize, lowRes);
       for (let u = 0; u < 2; u++) {

@@ -5,9 +5,10 @@ import { cleanMask } from "./clean.js";
 import { checkManifest, loadRuntime, Model, UserError } from "./engine.js";
 import { segmentEverything } from "./everything.js";
 import { isFlat } from "./flat.js";
-import { filledBox, inputSize, upscale, upscaleAxis } from "./geometry.js";
+import { filledBox, inputSize, PIXELS_PER_CELL, upscale, upscaleAxis } from "./geometry.js";
 import { declaredSize } from "./header.js";
 import { resizeRgb, STRIP_ROWS } from "./resize.js";
+import { copySize, inWindow, maskCorners, windowAround } from "./zoom.js";
 
 const MAX_MEGAPIXELS = 40;
 const VIEW_SIDE = 1280;
@@ -45,8 +46,8 @@ const commands = {
       throw tooLarge(width, height);
     }
     const input = inputSize(width, height, manifest.image_size);
-    photo = { width, height, input, rgb: resizeRgb(rowReader(bitmap), width, height, ...input) };
-    bitmap.close();
+    photo?.copy.close();
+    photo = { width, height, input, rgb: resizeRgb(rowReader(bitmap), width, height, ...input), copy: await smallCopy(bitmap) };
     return { width, height, ...(await encode()) };
   },
 
@@ -57,17 +58,33 @@ const commands = {
   async predict({ points, box, choice, raw }) {
     requirePhoto();
     const start = performance.now();
-    const { labels, cleaning } = manifest;
-    const prompt = points.map(([x, y, label]) => [...toModel(x, y), label]);
-    if (box) prompt.push([...toModel(box[0], box[1]), labels.box_top_left], [...toModel(box[2], box[3]), labels.box_bottom_right]);
-    else prompt.push([0, 0, labels.padding]);
-    const filled = box && manifest.box_masks ? filledBox(toModel(box[0], box[1]), toModel(box[2], box[3]), model.lowRes) : undefined;
-    const { masks, best } = await model.decode(photo.embedding, prompt, filled);
-    const seen = { width: Math.ceil(photo.input[0] / 4), height: Math.ceil(photo.input[1] / 4), side: model.lowRes };
-    photo.masks = raw ? masks : masks.map((mask) => ({ ...mask, logits: cleanMask(mask.logits, cleaning, seen) }));
+    const { masks, best } = await ask(photo.embedding, wholeView(), points, box);
+    photo.masks = raw ? masks : masks.map((mask) => cleaned(mask, photo.input));
+    photo.asked = masks;
     const decodeMs = performance.now() - start;
     photo.shown = choice ?? best;
     return { decodeMs, best, iou: masks.map((mask) => mask.iou), overlay: paint([photo.masks[photo.shown]]) };
+  },
+
+  /**
+   * The mask of a prompt that `predict` has answered, from a window around its box, or around the mask that is shown.
+   * Nothing is returned if the object is large or its mask empty.
+   */
+  async closer({ points, box, raw }) {
+    requirePhoto();
+    const region = photo.masks && closerRegion(points, box);
+    if (!region) return { overlay: null };
+    const scale = photo.width / photo.copy.width;
+    const view = { window: region.map((value) => value * scale), input: inputSize(region[2] - region[0], region[3] - region[1], manifest.image_size) };
+    const rgb = resizeRgb(rowReader(photo.copy, region), region[2] - region[0], region[3] - region[1], ...view.input);
+    const first = photo.asked[photo.shown].logits;
+    const whole = { size: [photo.width, photo.height], input: photo.input };
+    const prior = box ? undefined : inWindow(first, model.lowRes, whole, view.window, manifest.image_size);
+    const { masks, best } = await ask(await model.encode(rgb, ...view.input), view, points, box, prior);
+    const mask = raw ? masks[best] : cleaned(masks[best], view.input);
+    if (!box && !mask.logits.some((value) => value > 0)) return { overlay: null };
+    photo.masks[photo.shown] = { ...mask, view };
+    return { iou: mask.iou, overlay: paint([photo.masks[photo.shown]]) };
   },
 
   /** Masks of everything; with `list` also as run lengths and scores, largest first. A flat picture shows no objects. */
@@ -79,7 +96,7 @@ const commands = {
     const masks = flat ? [] : await segmentEverything(model, photo.embedding, photo, report, pointsPerSide);
     photo.masks = null;
     const everythingMs = performance.now() - start;
-    const found = list ? masks.map(({ logits, iou }) => ({ iou, counts: runLengths(logits) })) : undefined;
+    const found = list ? masks.map((mask) => ({ iou: mask.iou, counts: runLengths(mask) })) : undefined;
     return { count: masks.length, flat, everythingMs, found, overlay: masks.length ? paint(masks) : null };
   },
 
@@ -88,7 +105,7 @@ const commands = {
     requirePhoto();
     if (!photo.masks) throw new UserError("No mask is shown: click on an object first.");
     const out = new Uint8Array(photo.width * photo.height);
-    render(photo.masks[photo.shown].logits, photo.width, photo.height, (y, line) => {
+    render(photo.masks[photo.shown], photo.width, photo.height, (y, line) => {
       for (let x = 0; x < line.length; x++) out[y * photo.width + x] = line[x] > 0 ? 255 : 0;
     });
     return { width: photo.width, height: photo.height, mask: out };
@@ -121,34 +138,88 @@ async function encode() {
   return { encodeMs: performance.now() - start };
 }
 
-/** Reads rows of a picture as RGBA. Strip by strip: phones limit a canvas to less than what their cameras take. */
-function rowReader(bitmap) {
-  const { width } = bitmap;
+/** What windows are cut from; the picture that it is made of is closed. */
+async function smallCopy(bitmap) {
+  const [width, height] = copySize(bitmap.width, bitmap.height, manifest.image_size);
+  if (width === bitmap.width && height === bitmap.height) return bitmap;
+  const copy = await createImageBitmap(bitmap, { resizeWidth: width, resizeHeight: height, resizeQuality: "medium" });
+  bitmap.close();
+  return copy;
+}
+
+/** The window to look at, in pixels of the copy; null if a closer look is not worth it. */
+function closerRegion(points, box) {
+  const { box: boxFactor, mask: maskFactor } = manifest.zoom_in ?? {};
+  const factor = box ? boxFactor : maskFactor;
+  const corners = box ? [box.slice(0, 2), box.slice(2)] : shownCorners();
+  if (!factor || !corners) return null;
+  const around = [...corners, ...points.filter(([, , label]) => label === manifest.labels.positive)];
+  const scale = photo.copy.width / photo.width;
+  const size = [photo.copy.width, photo.copy.height];
+  return windowAround(around.map(([x, y]) => [x * scale, y * scale]), factor, size, manifest.image_size);
+}
+
+/** Corners of the shown mask in pixels of the photograph; null if it is empty. */
+function shownCorners() {
+  const size = [photo.width, photo.height];
+  const corners = maskCorners(cleaned(photo.asked[photo.shown], photo.input).logits, seenPart(photo.input));
+  return corners?.map((corner) => corner.map((value, axis) => Math.min((value * PIXELS_PER_CELL * size[axis]) / photo.input[axis], size[axis])));
+}
+
+/** The whole photograph as a view: its window, and its size in the model. */
+const wholeView = () => ({ window: [0, 0, photo.width, photo.height], input: photo.input });
+
+/** The part of a low-res mask that shows a picture of this size [width, height] in the model. */
+const seenPart = ([width, height]) => ({ width: Math.ceil(width / PIXELS_PER_CELL), height: Math.ceil(height / PIXELS_PER_CELL), side: model.lowRes });
+
+/** The mask without small islands and holes. */
+const cleaned = (mask, input) => ({ ...mask, logits: cleanMask(mask.logits, manifest.cleaning, seenPart(input)) });
+
+/** Masks of a prompt in a view; points outside it are left out. */
+function ask(embedding, { window: [x0, y0, x1, y1], input }, points, box, prior) {
+  const { labels } = manifest;
+  const toModel = (x, y) => [((x - x0) * input[0]) / (x1 - x0), ((y - y0) * input[1]) / (y1 - y0)];
+  const inside = points.filter(([x, y]) => x >= x0 && x <= x1 && y >= y0 && y <= y1);
+  const prompt = inside.map(([x, y, label]) => [...toModel(x, y), label]);
+  if (!box) return model.decode(embedding, [...prompt, [0, 0, labels.padding]], prior);
+  const [low, high] = [toModel(box[0], box[1]), toModel(box[2], box[3])];
+  const filled = manifest.box_masks ? filledBox(low, high, model.lowRes) : undefined;
+  return model.decode(embedding, [...prompt, [...low, labels.box_top_left], [...high, labels.box_bottom_right]], filled);
+}
+
+/**
+ * Reads rows of a part of a picture, x0, y0, x1, y1, as RGBA. Strip by strip: phones limit a canvas to less than what
+ * their cameras take.
+ */
+function rowReader(bitmap, [x0, y0, x1] = [0, 0, bitmap.width]) {
+  const width = x1 - x0;
   const context = new OffscreenCanvas(width, STRIP_ROWS).getContext("2d", { willReadFrequently: true });
   return (y, count) => {
     context.fillRect(0, 0, width, count);
-    context.drawImage(bitmap, 0, y, width, count, 0, 0, width, count);
+    context.drawImage(bitmap, x0, y0 + y, width, count, 0, 0, width, count);
     return context.getImageData(0, 0, width, count).data;
   };
 }
-
-const toModel = (x, y) => [(x * photo.input[0]) / photo.width, (y * photo.input[1]) / photo.height];
 
 function requirePhoto() {
   if (!photo?.embedding) throw new UserError("Open a photograph first.");
 }
 
-function render(logits, width, height, emit) {
-  const columns = upscaleAxis(model.lowRes, manifest.image_size, photo.input[0], width);
-  const rows = upscaleAxis(model.lowRes, manifest.image_size, photo.input[1], height);
+/** Emits rows of a mask with the photograph at this size; beside the mask's view they are 0. */
+function render({ logits, view = wholeView() }, width, height, emit) {
+  const [x0, y0, x1, y1] = view.window;
+  const across = [x0, x1].map((x) => (x * width) / photo.width);
+  const down = [y0, y1].map((y) => (y * height) / photo.height);
+  const columns = upscaleAxis(model.lowRes, manifest.image_size, view.input[0], width, across);
+  const rows = upscaleAxis(model.lowRes, manifest.image_size, view.input[1], height, down);
   upscale(logits, model.lowRes, columns, rows, emit);
 }
 
 /** Row by row, lengths of alternating runs of background and foreground of a mask at the photograph's size. */
-function runLengths(logits) {
+function runLengths(mask) {
   const counts = [0];
   let current = 0;
-  render(logits, photo.width, photo.height, (_, line) => {
+  render(mask, photo.width, photo.height, (_, line) => {
     for (const value of line) {
       const inside = value > 0 ? 1 : 0;
       if (inside !== current) counts.push(0);
@@ -166,12 +237,12 @@ function paint(masks) {
   const height = Math.max(1, Math.round(photo.height * scale));
   const image = new ImageData(width, height);
   const out = new Uint32Array(image.data.buffer);
-  masks.forEach(({ logits }, number) => {
+  masks.forEach((mask, number) => {
     const [r, g, b] = PALETTE[number % PALETTE.length];
     const color = (alpha) => ((alpha << 24) | (b << 16) | (g << 8) | r) >>> 0;
     const [fill, edge] = [color(120), color(255)];
     let above = new Uint8Array(width);
-    render(logits, width, height, (y, line) => {
+    render(mask, width, height, (y, line) => {
       const inside = Uint8Array.from(line, (value) => (value > 0 ? 1 : 0));
       for (let x = 0; x < width; x++) {
         const isEdge = inside[x] !== above[x] || (x > 0 && inside[x] !== inside[x - 1]);
