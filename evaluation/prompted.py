@@ -89,25 +89,36 @@ def decode(segmenter: Segmenter, prompts: Prompts) -> Answers:
     return Answers(manifest.mask_tokens, masks, low_res, predicted, chosen, shown)
 
 
-def scores(answers: Answers, truth: Bools, name: str, final: Bools | None = None) -> list[dict[str, float]]:
-    """For each prompt the IoU of what a user gets, and of masks of one look at the whole photograph.
+@dataclass(frozen=True)
+class Final:
+    """What a user gets for P prompts, after looking closer."""
 
-    These are what a user gets from it (`_whole`), the same before cleaning, the best of three, and mask 0.
+    masks: Bools
+    """(P, height, width)."""
+    predicted: Floats
+    """(P,) predicted IoU."""
+
+
+def scores(answers: Answers, truth: Bools, name: str, final: Final) -> list[dict[str, float]]:
+    """For each prompt the IoU of what a user gets and its predicted IoU, and the IoU of masks of one look.
+
+    These are what a user gets from one look at the whole photograph (`_whole`), the same before cleaning, the best of
+    three, and mask 0.
 
     Args:
         answers: of one look at the whole photograph.
         truth: (P, height, width).
         name: of the prompt in the report.
-        final: (P, height, width) what a user gets, after looking closer; None: what that one look gave.
+        final: what a user gets.
     """
     values = iou(answers.masks, truth[:, None])
     rows, chosen = np.arange(len(values)), answers.chosen
     columns = {
-        name: iou(answers.shown if final is None else final, truth),
+        name: iou(final.masks, truth),
+        f"{name}_predicted": final.predicted,
         f"{name}_whole": iou(answers.shown, truth),
         f"{name}_raw": values[rows, chosen],
         f"{name}_best": values[:, ambiguous_masks(answers.tokens)].max(axis=1),
-        f"{name}_predicted": answers.predicted[rows, chosen],
     }
     if 0 in answers.tokens:
         columns[f"{name}_single"] = values[:, answers.tokens.index(0)]
@@ -118,8 +129,7 @@ def box_scores(looks: Looks, masks: Sequence[Mask], truth: Bools) -> list[dict[s
     """Prompts are the exact boxes of the masks."""
     boxes = [mask.box for mask in masks]
     answers = decode(looks.whole, looks.whole.prompts(boxes=np.array(boxes)))
-    final = [drawn(looks, looks.answer(ObjectPrompt(box=box))) for box in boxes]
-    return scores(answers, truth, "box", np.stack(final))
+    return scores(answers, truth, "box", final(looks, [looks.answer(ObjectPrompt(box=box)) for box in boxes]))
 
 
 def click_scores(looks: Looks, truth: Bools, counts: Sequence[int]) -> list[dict[str, float]]:
@@ -134,16 +144,14 @@ def click_scores(looks: Looks, truth: Bools, counts: Sequence[int]) -> list[dict
     for n in range(1, max(counts) + 1):
         at = np.array(points)
         answers = decode(looks.whole, looks.whole.prompts(at[..., :2], at[..., 2], mask_input=previous))
-        final = np.stack(
-            [drawn(looks, looks.closer(at, first)) for at, first in zip(points, firsts(looks, answers), strict=True)]
-        )
+        shown = final(looks, [looks.closer(*asked) for asked in zip(points, firsts(looks, answers), strict=True)])
         if n in counts:
-            for row, new in zip(found, scores(answers, truth, f"click_{n}", final), strict=True):
+            for row, new in zip(found, scores(answers, truth, f"click_{n}", shown), strict=True):
                 row.update(new)
         if n == max(counts):
             break
         previous = answers.low_res[np.arange(len(truth)), answers.chosen][:, None]
-        for p, current in enumerate(final):
+        for p, current in enumerate(shown.masks):
             click = next_click(current, truth[p])
             points[p].append((*click[0], click[1]) if click else points[p][-1])
     return found
@@ -155,9 +163,10 @@ def firsts(looks: Looks, answers: Answers) -> list[Answer]:
     return [Answer(masks[k], float(predicted[k]), looks.whole.frame) for masks, predicted, k in taken]
 
 
-def drawn(looks: Looks, answer: Answer) -> Bools:
-    """(height, width) what a user gets of an answer."""
-    return answer.rle(looks.cleaned(answer), looks.size).decode()
+def final(looks: Looks, answers: Sequence[Answer]) -> Final:
+    """What a user gets of answers."""
+    masks = [answer.rle(looks.cleaned(answer), looks.size).decode() for answer in answers]
+    return Final(np.stack(masks), np.array([answer.predicted_iou for answer in answers], np.float32))
 
 
 def evaluate(

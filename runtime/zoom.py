@@ -11,7 +11,7 @@ by itself, shows more of it (Zoom-In of Sofiiuk et al. 2020, arXiv:2001.10331).
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,7 +140,8 @@ class Looks:
     def closer(self, points: Sequence[Point], first: Answer, release: bool = False) -> Answer:
         """The mask of clicks, from a window around the one that a look at the whole photograph gave.
 
-        It is `first` itself where that is empty or fills the photograph.
+        It is `first` itself where that is empty or fills the photograph. Its predicted IoU is the mean of both looks:
+        the first knows how sure it is of the object, the closer one how well the mask fits it.
         """
         window = self._mask_window(points, first)
         if window is None:
@@ -149,7 +150,9 @@ class Looks:
         self._free_encoder(release)
         mask = in_window(first.low_res, first.frame, window, segmenter.frame)
         answer = self._ask(segmenter, ObjectPrompt(tuple(points)), window, mask)
-        return answer if (answer.low_res > 0).any() else first
+        if not (answer.low_res > 0).any():
+            return first
+        return replace(answer, predicted_iou=(first.predicted_iou + answer.predicted_iou) / 2)
 
     def cleaned(self, answer: Answer) -> Floats:
         """The logits of an answer without small islands and holes, by the manifest's `cleaning`."""

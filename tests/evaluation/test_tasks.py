@@ -9,7 +9,7 @@ from scipy.ndimage import label
 from tinysam.datasets.coco import DataError
 from tinysam.evaluation.detections import DetectionTask, clipped, read_detections
 from tinysam.evaluation.everything import recalls
-from tinysam.evaluation.prompted import Answers, Protocol, decode, iou, scores
+from tinysam.evaluation.prompted import Answers, Final, Protocol, decode, iou, scores
 from tinysam.evaluation.tasks import PromptedTask, band, group_means, spread, table
 from tinysam.runtime.manifest import Cleaning
 
@@ -37,7 +37,7 @@ def test_scores_tell_chosen_best_and_single_apart():
         chosen=np.array([2]),
         shown=masks[:, 1] & masks[:, 2],
     )
-    (row,) = scores(answers, truth, "box")
+    (row,) = scores(answers, truth, "box", Final(masks[:, 1] & masks[:, 2], np.array([0.8])))
     expected = {
         "box": 1.0,
         "box_whole": 1.0,
@@ -47,8 +47,8 @@ def test_scores_tell_chosen_best_and_single_apart():
         "box_predicted": 0.8,
     }
     assert row == pytest.approx(expected, abs=1e-6)
-    (row,) = scores(answers, truth, "box", final=masks[:, 0])
-    assert row == pytest.approx(expected | {"box": 0.5}, abs=1e-6)
+    (row,) = scores(answers, truth, "box", Final(masks[:, 0], np.array([0.7])))
+    assert row == pytest.approx(expected | {"box": 0.5, "box_predicted": 0.7}, abs=1e-6)
 
 
 def test_what_a_user_gets_is_cleaned(knowing, photos):
@@ -63,8 +63,8 @@ def test_what_a_user_gets_is_cleaned(knowing, photos):
     knowing.graphs.manifest = replace(knowing.manifest, mask_choice="best", cleaning=Cleaning(islands=0.1))
     answers = decode(knowing, knowing.prompts(boxes=[photo.masks[0].box]))
     assert answers.chosen.tolist() == [2]
-    (row,) = scores(answers, truth[None], "box")
-    assert row["box"] > row["box_raw"]
+    (row,) = scores(answers, truth[None], "box", Final(answers.shown, answers.predicted[:, 2]))
+    assert row["box"] == row["box_whole"] > row["box_raw"]
     assert label(answers.masks[0, 2])[1] == 2 and label(answers.shown[0])[1] == 1
 
 

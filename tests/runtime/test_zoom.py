@@ -25,16 +25,23 @@ def photograph() -> Image.Image:
 
 @pytest.fixture
 def zooming(segmenter: Segmenter) -> Segmenter:
-    """The model of discs, 64 pixels a side, with windows; it counts what it encodes in `encoded`."""
+    """The model of discs, 64 pixels a side, with windows; what goes in and the predicted IoUs that come out are kept."""
     graphs = segmenter.graphs
     graphs.manifest = replace(graphs.manifest, zoom_in=ZOOM)
-    encode, segmenter.encoded = graphs.encode, []
+    encode, decode = graphs.encode, graphs.decode
+    segmenter.encoded, segmenter.asked, segmenter.predicted = [], [], []
 
-    def counted(inputs):
+    def keep_image(inputs):
         segmenter.encoded.append(inputs.shape)
         return encode(inputs)
 
-    graphs.encode = counted
+    def keep_prompts(embedding, prompts):
+        masks, iou = decode(embedding, prompts)
+        segmenter.asked.append(prompts)
+        segmenter.predicted.append(float(iou[0].max()))
+        return masks, iou
+
+    graphs.encode, graphs.decode = keep_image, keep_prompts
     return segmenter
 
 
@@ -120,11 +127,12 @@ def test_a_click_is_answered_around_its_first_mask(photograph, zooming):
     first = looks_at(zooming, photograph, zoom_in=False).answer(ObjectPrompt((point,)))
     zooming.reset_image()
     zooming.encoded.clear()
-    asked = []
-    decode = zooming.graphs.decode
-    zooming.graphs.decode = lambda embedding, prompts: asked.append(prompts) or decode(embedding, prompts)
+    zooming.asked.clear()
+    zooming.predicted.clear()
     answer = looks.answer(ObjectPrompt((point,)))
     assert len(zooming.encoded) == 2 and answer.window is not None
+    assert answer.predicted_iou == pytest.approx(sum(zooming.predicted) / 2)
+    asked = zooming.asked
     x0, y0, x1, y1 = answer.window
     diameter = 2 * np.sqrt(first.rle(first.low_res, looks.size).area / np.pi)
     assert x1 - x0 == pytest.approx(1.2 * diameter, rel=0.15)
@@ -138,12 +146,9 @@ def test_a_click_is_answered_around_its_first_mask(photograph, zooming):
 
 
 def test_points_that_the_window_does_not_show_are_left_out(photograph, zooming):
-    asked = []
-    decode = zooming.graphs.decode
-    zooming.graphs.decode = lambda embedding, prompts: asked.append(prompts) or decode(embedding, prompts)
     points = ((230.0, 130.0, 1), (240.0, 120.0, 0), (500.0, 390.0, 0))
     looks_at(zooming, photograph).answer(ObjectPrompt(points, (200.0, 100.0, 260.0, 160.0)))
-    assert asked[0].labels.tolist() == [[1, 0, 2, 3]]
+    assert zooming.asked[0].labels.tolist() == [[1, 0, 2, 3]]
     # A point on the object, though, is one of the things that the window is laid around.
     answer = looks_at(zooming, photograph).answer(ObjectPrompt(((290.0, 130.0, 1),), (200.0, 100.0, 260.0, 160.0)))
     assert answer.window == (177, 62, 313, 198)

@@ -82,9 +82,11 @@ const commands = {
     const prior = box ? undefined : inWindow(first, model.lowRes, whole, view.window, manifest.image_size);
     const { masks, best } = await ask(await model.encode(rgb, ...view.input), view, points, box, prior);
     const mask = raw ? masks[best] : cleaned(masks[best], view.input);
+    // Of clicks the mean of both looks: the first knows how sure it is of the object, the second how well the mask fits it.
+    const iou = box ? mask.iou : (photo.asked[photo.shown].iou + mask.iou) / 2;
     if (!box && !mask.logits.some((value) => value > 0)) return { overlay: null };
     photo.masks[photo.shown] = { ...mask, view };
-    return { iou: mask.iou, overlay: paint([photo.masks[photo.shown]]) };
+    return { iou, overlay: paint([photo.masks[photo.shown]]) };
   },
 
   /** Masks of everything; with `list` also as run lengths and scores, largest first. A flat picture shows no objects. */
