@@ -25,7 +25,7 @@ def photograph() -> Image.Image:
 
 @pytest.fixture
 def zooming(segmenter: Segmenter) -> Segmenter:
-    """The model of discs, 64 pixels a side, with windows; what goes in and the predicted IoUs that come out are kept."""
+    """The model of discs, 64 pixels a side, with windows; keeps what goes in and the predicted IoUs."""
     graphs = segmenter.graphs
     graphs.manifest = replace(graphs.manifest, zoom_in=ZOOM)
     encode, decode = graphs.encode, graphs.decode
