@@ -34,6 +34,7 @@ from tinysam.runtime.errors import (
 from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.image import STDIN, Photo, load_image
 from tinysam.runtime.locate import find_artifacts
+from tinysam.runtime.manifest import PARTS
 from tinysam.runtime.objects import group_prompts, segment, segment_views
 from tinysam.runtime.outputs import VIDEO_FORMATS
 from tinysam.runtime.outputs.write import are_written, write_result
@@ -194,6 +195,7 @@ def run_one(
         views = _run_timed(times, "resize", partial(Views.of, photo.image, segmenter.manifest, options.zoom_in))
         del photo
         result = _segment_in_little_memory(segmenter, views, prompts, name, not options.raw)
+        del views
         if "overlay" in options.format:
             shown = _decode(times, source, options).for_overlay
     else:
@@ -229,11 +231,12 @@ def _segment_in_little_memory(
     name: str,
     clean: bool,
 ) -> Result:
-    """Segments a photograph by its views, the encoder in memory only as long as it is needed."""
+    """Segments a photograph by its views; for a single prompt each graph is in memory only while it runs."""
     trim()
     with quiet_native():
         result = segment_views(segmenter, views, prompts, name, clean, release=True)
-    segmenter.graphs.release("decoder")
+    for part in PARTS:
+        segmenter.graphs.release(part)
     segmenter.reset_image()
     trim()
     return result

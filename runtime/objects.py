@@ -92,14 +92,11 @@ def segment_views(
 ) -> Result:
     """As `segment` with at least one prompt, for views of the photograph; None: for what the segmenter holds.
 
-    With `release` the encoder is not held after its last use.
+    `release`: see `Looks`; for a single prompt, since others would have the graphs loaded again and again.
     """
-    looks = Looks(segmenter, views)
+    looks = Looks(segmenter, views, release and len(prompts) == 1)
     timing_ms: dict[str, float] = {}
-    masks: list[MaskRecord] = []
-    for prompt in prompts:
-        answer = looks.answer(prompt, release and len(masks) == len(prompts) - 1)
-        masks.append(_record(looks, prompt, answer, timing_ms, clean))
+    masks = [_record(looks, prompt, looks.answer(prompt), timing_ms, clean) for prompt in prompts]
     notes = tuple(f"object {index + 1}: empty mask" for index, mask in enumerate(masks) if not mask.area)
     return _result(segmenter, name, looks.size, masks, looks.timing_ms | timing_ms, notes)
 

@@ -37,7 +37,7 @@ LARGEST_WINDOW = 0.8
 """Sides of windows above this part of the photograph's long side are not worth a look of their own."""
 MOST_MAGNIFIED = 4
 """Pixels are enlarged at most so many times: beyond that windows show blur, and the model finds less in them."""
-_COPY_SCALE = 4
+_COPY_SCALE = 6
 """Windows are cut from a copy of the photograph that is at most so many times as large as the model's input."""
 
 
@@ -76,11 +76,9 @@ class Views:
 
 
 def _reduced(image: Image.Image, image_size: int) -> Image.Image:
-    scale = _COPY_SCALE * image_size / max(image.size)
-    if scale >= 1:
-        return image
-    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    # By whole numbers: that takes no memory but the copy's, and little time.
+    factor = -(-max(image.size) // (_COPY_SCALE * image_size))
+    return image.reduce(factor) if factor > 1 else image
 
 
 @dataclass(frozen=True)
@@ -104,13 +102,16 @@ class Answer:
 class Looks:
     """Looks at one photograph, as many as its prompts need."""
 
-    def __init__(self, segmenter: Segmenter, views: Views | None = None) -> None:
+    def __init__(self, segmenter: Segmenter, views: Views | None = None, release: bool = False) -> None:
         """Prepares looks.
 
         Args:
             segmenter: holds the photograph already, or is given it when a look at the whole is needed.
             views: of the photograph; None for one that the segmenter holds, without looking closer.
+            release: whether encoder and decoder are never held at the same time: less memory, but both are loaded anew
+                for every look.
         """
+        self._release = release
         self._whole, self._views, self._closer = segmenter, views, segmenter.clone()
         self.manifest = segmenter.manifest
         self.size = (views or segmenter).frame.original_size
@@ -124,20 +125,17 @@ class Looks:
         """The segmenter that holds the whole photograph."""
         return self._at(None)
 
-    def answer(self, prompt: ObjectPrompt, release: bool = False) -> Answer:
-        """The mask that a prompt gets; with `release` the encoder is not held after its last use.
+    def answer(self, prompt: ObjectPrompt) -> Answer:
+        """The mask that a prompt gets.
 
         Raises:
             PromptError, EngineMissingError, ArtifactError: see `Segmenter.predict` and `Segmenter.set_image`.
         """
         window = self._box_window(prompt)
-        segmenter = self._at(window)
-        last = release and (prompt.box is not None or not self._can_zoom(self.manifest.zoom_in.mask))
-        self._free_encoder(last)
-        answer = self._ask(segmenter, prompt, window)
-        return answer if prompt.box else self.closer(prompt.points, answer, release)
+        answer = self._ask(self._at(window), prompt, window)
+        return answer if prompt.box else self.closer(prompt.points, answer)
 
-    def closer(self, points: Sequence[Point], first: Answer, release: bool = False) -> Answer:
+    def closer(self, points: Sequence[Point], first: Answer) -> Answer:
         """The mask of clicks, from a window around the one that a look at the whole photograph gave.
 
         It is `first` itself where that is empty or fills the photograph. Its predicted IoU is the mean of both looks:
@@ -147,7 +145,6 @@ class Looks:
         if window is None:
             return first
         segmenter = self._at(window)
-        self._free_encoder(release)
         mask = in_window(first.low_res, first.frame, window, segmenter.frame)
         answer = self._ask(segmenter, ObjectPrompt(tuple(points)), window, mask)
         if not (answer.low_res > 0).any():
@@ -191,17 +188,19 @@ class Looks:
         assert self._views is not None, "neither an image nor its views"
         segmenter = self._closer if window else self._whole
         pixels, frame = self._views.window(window) if window else (self._views.pixels, self._views.frame)
+        self._free("decoder")
         segmenter.set_resized(pixels, frame.original_size)
         self._add(segmenter.timing_ms)
         return segmenter
 
-    def _free_encoder(self, release: bool) -> None:
-        if release and self._whole.graphs.release("encoder"):
+    def _free(self, part: str) -> None:
+        if self._release and self._whole.graphs.release(part):
             trim()
 
     def _ask(
         self, segmenter: Segmenter, prompt: ObjectPrompt, window: Window | None, mask: Floats | None = None
     ) -> Answer:
+        self._free("encoder")
         loaded_ms = segmenter.graphs.load("decoder")
         start = time.perf_counter()
         inside = _within(prompt, window) if window else prompt

@@ -7,12 +7,12 @@ const LARGEST_WINDOW = 0.8;
 /** Pixels are enlarged at most so many times. */
 const MOST_MAGNIFIED = 4;
 /** Windows are cut from a copy of the photograph that is at most so many times as large as the model's input. */
-const COPY_SCALE = 4;
+const COPY_SCALE = 6;
 
-/** Size [width, height] of the copy that windows are cut from. */
+/** Size [width, height] of the copy that windows are cut from: the photograph's, divided by a whole number. */
 export function copySize(width, height, imageSize) {
-  const scale = Math.min(1, (COPY_SCALE * imageSize) / Math.max(width, height));
-  return [Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale))];
+  const factor = Math.ceil(Math.max(width, height) / (COPY_SCALE * imageSize));
+  return [Math.ceil(width / factor), Math.ceil(height / factor)];
 }
 
 /**
