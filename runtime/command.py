@@ -11,7 +11,6 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +173,8 @@ def run_one(
     """Reads, segments and writes one picture or video; returns the lines to print.
 
     With `save_memory`, for the only picture of a run, the model is not held while masks are drawn. With prompts a large
-    photograph is not held while the model is, either: it is decoded again for the overlay.
+    photograph is not held while the model is, either: it is decoded again for the overlay, unless it is small enough
+    to be what windows are cut from.
 
     Raises:
         TinySamError, EngineMissingError, FileNotFoundError: what is wrong with it, the model or the output folder.
@@ -192,11 +192,13 @@ def run_one(
     large = photo.image.width * photo.image.height >= _LARGE
     shown: Image.Image | None = None
     if save_memory and large and prompts and source.path != STDIN and embedding is None:
-        views = _run_timed(times, "resize", partial(Views.of, photo.image, segmenter.manifest, options.zoom_in))
+        views = Views.of(photo.image, segmenter.manifest, options.zoom_in)
+        if views.copy is photo.image:
+            shown = photo.for_overlay
         del photo
         result = _segment_in_little_memory(segmenter, views, prompts, name, not options.raw)
         del views
-        if "overlay" in options.format:
+        if shown is None and "overlay" in options.format:
             shown = _decode(times, source, options).for_overlay
     else:
         with quiet_native():

@@ -52,7 +52,7 @@ def segment(
     """Segments the objects that prompts ask for, or everything if there are none.
 
     Args:
-        segmenter: its image is replaced.
+        segmenter: its image is replaced, or, if boxes are answered from windows alone, forgotten.
         image: upright photograph.
         prompts: one for each object.
         settings: of segment-everything; None for those chosen for the model.
@@ -72,7 +72,6 @@ def segment(
         if embedding is not None:
             _encode(segmenter, image, embedding)
         else:
-            segmenter.reset_image()
             views = Views.of(to_pil(image), segmenter.manifest, zoom_in)
         return segment_views(segmenter, views, prompts, name, clean)
     # Imported here: a click does without it.
@@ -92,9 +91,11 @@ def segment_views(
 ) -> Result:
     """As `segment` with at least one prompt, for views of the photograph; None: for what the segmenter holds.
 
-    `release`: see `Looks`; for a single prompt, since others would have the graphs loaded again and again.
+    `release`: see `Looks`; not for several prompts that are looked at closer, which would have the graphs loaded again
+    and again.
     """
-    looks = Looks(segmenter, views, release and len(prompts) == 1)
+    looks_once = views is None or views.copy is None
+    looks = Looks(segmenter, views, release and (len(prompts) == 1 or looks_once))
     timing_ms: dict[str, float] = {}
     masks = [_record(looks, prompt, looks.answer(prompt), timing_ms, clean) for prompt in prompts]
     notes = tuple(f"object {index + 1}: empty mask" for index, mask in enumerate(masks) if not mask.area)

@@ -150,7 +150,7 @@ class Segmenter:
             mask_input: (1, 4 * grid, 4 * grid) logits, from `low_res_masks` of an earlier call.
             multimask_output: True: three masks for an ambiguous prompt. False: one; of a model without a
                 single-mask output it is the one of the three with the highest predicted IoU. None: the one that
-                `tinysam-run` writes, see `tinysam.runtime.mask_choice`.
+                a user gets, see `tinysam.runtime.mask_choice`.
             return_logits: True: float32 logits in place of bool masks.
             clean: True: without small islands and holes, by the manifest's `cleaning`; False: SAM's exact answer.
 

@@ -29,7 +29,7 @@ def bilinear_matrix(size: int, new_size: int) -> Floats:
 
 
 def interpolation_matrix(source: NDArray[np.floating[Any]], size: int) -> Floats:
-    """(n, size) weights of linear interpolation at n places among `size` values, which go on beyond the ends."""
+    """(n, size) weights of linear interpolation at n places among `size` values; beyond the ends these are repeated."""
     source = np.clip(source, 0, size - 1)
     low = source.astype(np.intp)
     high = np.minimum(low + 1, size - 1)

@@ -25,7 +25,7 @@ from tinysam.runtime.masks.boxes import original_boxes
 from tinysam.runtime.masks.clean import clean_mask
 from tinysam.runtime.masks.rle import Rle
 from tinysam.runtime.process import trim
-from tinysam.runtime.prompts import BOX_LOGIT, ObjectPrompt, Point, check_box, check_point
+from tinysam.runtime.prompts import BOX_LOGIT, ObjectPrompt, Point, check_boxes, check_point
 from tinysam.runtime.segmenter import Segmenter
 from tinysam.runtime.upscale import full_size_rle, interpolation_matrix
 
@@ -49,36 +49,37 @@ class Views:
     """The photograph in the model's input, see `Segmenter.set_resized`."""
     copy: Image.Image | None
     """RGB, from which windows are cut; None: there is no looking closer."""
+    factor: int
+    """Pixels of the photograph per pixel of the copy, along each side."""
     frame: Frame
     """Of the photograph in the model."""
+    resize_ms: float
+    """How long it took to make these views."""
 
     @classmethod
     def of(cls, image: Image.Image, manifest: Manifest, zoom_in: bool) -> "Views":
-        """Of an upright RGB photograph, for this model."""
+        """Of an upright RGB photograph, for this model. Of a small photograph the copy is the photograph itself."""
+        start = time.perf_counter()
         frame = Frame((image.height, image.width), manifest.image_size)
-        closer = zoom_in and manifest.zoom_in != ZoomIn()
-        return cls(preprocess.resize(image, frame), _reduced(image, frame.image_size) if closer else None, frame)
+        pixels, copy = preprocess.resize(image, frame), None
+        # By whole numbers: that takes no memory but the copy's, and little time.
+        factor = -(-max(image.size) // (_COPY_SCALE * frame.image_size))
+        if zoom_in and manifest.zoom_in != ZoomIn():
+            copy = image.reduce(factor) if factor > 1 else image
+        return cls(pixels, copy, factor, frame, 1e3 * (time.perf_counter() - start))
 
     @property
     def least_side(self) -> float:
         """Of windows, in pixels of the photograph."""
-        assert self.copy is not None, "these views were made without zoom_in"
-        return self.frame.image_size / MOST_MAGNIFIED * max(self.frame.original_size) / max(self.copy.size)
+        return self.frame.image_size / MOST_MAGNIFIED * self.factor
 
     def window(self, window: Window) -> tuple[NDArray[np.uint8], Frame]:
         """The pixels of a window in the model's input, and its geometry."""
         assert self.copy is not None, "these views were made without zoom_in"
         x0, y0, x1, y1 = window
-        height, width = self.frame.original_size
-        across, down = self.copy.width / width, self.copy.height / height
         frame = Frame((y1 - y0, x1 - x0), self.frame.image_size)
-        return preprocess.resize(self.copy, frame, (x0 * across, y0 * down, x1 * across, y1 * down)), frame
-
-
-def _reduced(image: Image.Image, image_size: int) -> Image.Image:
-    # By whole numbers: that takes no memory but the copy's, and little time.
-    factor = -(-max(image.size) // (_COPY_SCALE * image_size))
-    return image.reduce(factor) if factor > 1 else image
+        left, upper, right, lower = (value / self.factor for value in window)
+        return preprocess.resize(self.copy, frame, (left, upper, right, lower)), frame
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,14 @@ class Looks:
         """Prepares looks.
 
         Args:
-            segmenter: holds the photograph already, or is given it when a look at the whole is needed.
-            views: of the photograph; None for one that the segmenter holds, without looking closer.
+            segmenter: holds the photograph already, if there are no views; else it forgets what it holds, and is given
+                the photograph when a look at the whole is needed.
+            views: of the photograph; None: there is no looking closer.
             release: whether encoder and decoder are never held at the same time: less memory, but both are loaded anew
                 for every look.
         """
+        if views:
+            segmenter.reset_image()
         self._release = release
         self._whole, self._views, self._closer = segmenter, views, segmenter.clone()
         self.manifest = segmenter.manifest
@@ -118,11 +122,11 @@ class Looks:
         """(height, width) of the photograph."""
         self.timing_ms: dict[str, float] = {}
         """Stage -> time of all looks."""
-        self._add(segmenter.timing_ms)
+        self._add({"resize": views.resize_ms} if views else segmenter.timing_ms)
 
     @property
     def whole(self) -> Segmenter:
-        """The segmenter that holds the whole photograph."""
+        """The segmenter that holds the whole photograph; the first call runs the encoder."""
         return self._at(None)
 
     def answer(self, prompt: ObjectPrompt) -> Answer:
@@ -131,6 +135,7 @@ class Looks:
         Raises:
             PromptError, EngineMissingError, ArtifactError: see `Segmenter.predict` and `Segmenter.set_image`.
         """
+        prompt = self._inside(prompt)
         window = self._box_window(prompt)
         answer = self._ask(self._at(window), prompt, window)
         return answer if prompt.box else self.closer(prompt.points, answer)
@@ -147,7 +152,8 @@ class Looks:
         segmenter = self._at(window)
         mask = in_window(first.low_res, first.frame, window, segmenter.frame)
         answer = self._ask(segmenter, ObjectPrompt(tuple(points)), window, mask)
-        if not (answer.low_res > 0).any():
+        height, width = answer.frame.low_res_size
+        if not (answer.low_res[:height, :width] > 0).any():
             return first
         return replace(answer, predicted_iou=(first.predicted_iou + answer.predicted_iou) / 2)
 
@@ -155,21 +161,22 @@ class Looks:
         """The logits of an answer without small islands and holes, by the manifest's `cleaning`."""
         return clean_mask(answer.low_res, self.manifest.cleaning, answer.frame.low_res_size)
 
-    def _can_zoom(self, factor: float) -> bool:
-        return bool(factor) and self._views is not None and self._views.copy is not None
+    def _inside(self, prompt: ObjectPrompt) -> ObjectPrompt:
+        """The prompt with its box cut off at the photograph's border; PromptError if it does not fit."""
+        for point in prompt.points:
+            check_point(point[:2], self.size)
+        if prompt.box is None:
+            return prompt
+        x0, y0, x1, y1 = check_boxes([prompt.box], self.size)[0].tolist()
+        return replace(prompt, box=(x0, y0, x1, y1))
 
     def _box_window(self, prompt: ObjectPrompt) -> Window | None:
         if prompt.box is None:
             return None
-        check_box(prompt.box, self.size)
-        for point in prompt.points:
-            check_point(point[:2], self.size)
         corners = [prompt.box[:2], prompt.box[2:], *_positive(prompt.points)]
         return self._window(corners, self.manifest.zoom_in.box)
 
     def _mask_window(self, points: Sequence[Point], first: Answer) -> Window | None:
-        if not self._can_zoom(self.manifest.zoom_in.mask):
-            return None
         height, width = first.frame.low_res_size
         (box,) = original_boxes(self.cleaned(first)[None, :height, :width], first.frame)
         if np.isnan(box).any():
@@ -177,7 +184,7 @@ class Looks:
         return self._window([box[:2], box[2:], *_positive(points)], self.manifest.zoom_in.mask)
 
     def _window(self, points: Sequence[Sequence[float]], factor: float) -> Window | None:
-        if self._views is None or not self._can_zoom(factor):
+        if not factor or self._views is None or self._views.copy is None:
             return None
         return window_around(points, factor, self.size, self._views.least_side)
 
@@ -187,7 +194,9 @@ class Looks:
             return self._whole
         assert self._views is not None, "neither an image nor its views"
         segmenter = self._closer if window else self._whole
+        start = time.perf_counter()
         pixels, frame = self._views.window(window) if window else (self._views.pixels, self._views.frame)
+        self._add({"resize": 1e3 * (time.perf_counter() - start)})
         self._free("decoder")
         segmenter.set_resized(pixels, frame.original_size)
         self._add(segmenter.timing_ms)
@@ -217,7 +226,7 @@ class Looks:
 
 
 def window_around(
-    points: Sequence[Sequence[float]], factor: float, size: tuple[int, int], least_side: float = 1.0
+    points: Sequence[Sequence[float]], factor: float, size: tuple[int, int], least_side: float
 ) -> Window | None:
     """A square window around points (x, y), moved and cut to fit an image of `size` (height, width).
 

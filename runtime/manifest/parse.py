@@ -137,7 +137,12 @@ def _cleaning(data: Any) -> Cleaning:
 
 def _zoom_in(data: Any) -> ZoomIn:
     factors = get_field(data, "zoom_in", dict, {})
-    return ZoomIn(**{name: _number(factors, name, 0.0, 100.0) for name in ("box", "mask") if name in factors})
+    return ZoomIn(**{name: _zoom_factor(factors, name) for name in ("box", "mask") if name in factors})
+
+
+def _zoom_factor(data: Any, name: str) -> float:
+    """0, or from 1: a smaller window would cut the object."""
+    return 0.0 if get_field(data, name, (int, float)) == 0 else _number(data, name, 1.0, 100.0)
 
 
 def _model_file(data: Any) -> ModelFile:

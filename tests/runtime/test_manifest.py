@@ -81,6 +81,8 @@ def change_file(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (change("mask_choice", None), "'mask_choice' is missing"),
         (change("cleaning", {"islands": 2, "holes": 0}), "'islands' is 2, expected 0 to 1"),
         (change("cleaning", {"islands": 0}), "'holes' is missing"),
+        (change("zoom_in", {"box": 0.5}), "'box' is 0.5, expected 1 to 100"),
+        (change("zoom_in", {"mask": "2"}), "'mask' is '2', expected int or float"),
         (change("everything", {"points_per_side": 0}), "'points_per_side' is 0"),
         (change("everything", {"pred_iou_thresh": 2}), "'pred_iou_thresh' is 2"),
         (change("files", "encoder"), "'files' is 'encoder', expected list"),

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from tests.runtime.conftest import picture
-from tinysam.runtime import PromptError, Segmenter
+from tinysam.runtime import PromptError, Segmenter, command
 from tinysam.runtime.cli import main
 from tinysam.runtime.geometry import Frame
+from tinysam.runtime.image import load_image
 from tinysam.runtime.manifest import Cleaning, ZoomIn
 from tinysam.runtime.objects import segment
 from tinysam.runtime.prompts import BOX_LOGIT, ObjectPrompt
@@ -64,8 +65,8 @@ def test_windows_by_hand(box, expected):
 
 
 def test_an_object_that_fills_the_photograph_has_no_window():
-    assert window_around([(0, 0), (320, 100)], 1.5, (400, 600)) is not None
-    assert window_around([(0, 0), (321, 100)], 1.5, (400, 600)) is None
+    assert window_around([(0, 0), (320, 100)], 1.5, (400, 600), 1.0) is not None
+    assert window_around([(0, 0), (321, 100)], 1.5, (400, 600), 1.0) is None
     assert window_around([(5, 5), (9, 9)], 1.5, (80, 100), 90.0) is None
 
 
@@ -101,6 +102,39 @@ def test_of_a_large_photograph_a_smaller_copy_is_kept(photograph, zooming):
     pixels, _ = views.window((150, 100, 250, 200))
     expected = photograph.crop((150, 100, 250, 200)).resize((64, 64), Image.Resampling.BILINEAR)
     assert np.abs(pixels.astype(int) - np.asarray(expected)).mean() < 1
+
+
+def test_windows_of_a_copy_are_where_they_are_on_the_photograph(zooming):
+    """1001 x 701 pixels: no multiples of the 3 that the copy is reduced by. An edge lies amid each window."""
+    pixels = np.zeros((701, 1001, 3), np.uint8)
+    pixels[:, 900:] = 255
+    pixels[600:] = 255
+    views = Views.of(Image.fromarray(pixels), zooming.manifest, True)
+    assert views.factor == 3 and views.copy.size == (334, 234)
+    for window, axis in (((799, 200, 1001, 402), 1), ((300, 499, 502, 701), 0)):
+        shown, _ = views.window(window)
+        white = shown[..., 0].mean(axis=1 - axis).sum() / 255
+        assert 64 - white == pytest.approx(101 / 202 * 64, abs=0.1)
+
+
+def test_a_box_over_the_border_is_cut_off_before_its_window_is_laid(photograph, zooming):
+    prompts = [ObjectPrompt(box=box) for box in ((-500.0, -10.0, 50.0, 60.0), (0.0, 0.0, 50.0, 60.0))]
+    over, inside = (looks_at(zooming, photograph).answer(prompt) for prompt in prompts)
+    assert over.window == inside.window == (0, 0, 90, 90)
+    np.testing.assert_array_equal(over.low_res, inside.low_res)
+
+
+def test_looks_forget_what_the_segmenter_held(photograph, zooming):
+    expected = looks_at(zooming, photograph).whole.get_image_embedding()
+    zooming.set_image(Image.new("RGB", (600, 400)))
+    found = looks_at(zooming, photograph).whole.get_image_embedding()
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_resizing_is_in_the_times(photograph, zooming):
+    looks = Looks(zooming, replace(Views.of(photograph, zooming.manifest, True), resize_ms=1000.0))
+    looks.answer(ObjectPrompt(box=(200.0, 100.0, 260.0, 160.0)))
+    assert 1000 < looks.timing_ms["resize"] < 1500
 
 
 def test_a_box_is_encoded_once_and_its_disc_is_smaller(photograph, zooming):
@@ -208,31 +242,39 @@ def test_a_kept_embedding_answers_without_a_further_look(photograph, zooming, tm
     assert len(zooming.encoded) == 1
 
 
-@pytest.mark.parametrize("prompt", [ObjectPrompt(box=(1400, 190, 1650, 420)), ObjectPrompt(((1400, 1100, 1),))])
-def test_the_command_looks_closer_unless_told_not_to(real_artifacts, tmp_path, prompt):
-    """At 4 megapixels, where the photograph is not held while the model runs."""
+@pytest.mark.parametrize(
+    ("width", "prompt"),
+    [
+        (2500, ObjectPrompt(box=(1400, 190, 1650, 420))),
+        (2500, ObjectPrompt(((1400, 1100, 1),))),
+        (3000, ObjectPrompt(box=(1680, 228, 1980, 504))),
+        (3000, ObjectPrompt(((1680, 1320, 1),))),
+    ],
+)
+def test_the_command_looks_closer_unless_told_not_to(real_artifacts, tmp_path, monkeypatch, width, prompt):
+    """From 2689 pixels on a smaller copy is held in place of the photograph while the model runs."""
     from skimage import data
 
-    image = Image.fromarray(data.coffee()).resize((2500, 1700), Image.Resampling.BICUBIC)
+    image = Image.fromarray(data.coffee()).resize((width, width * 17 // 25), Image.Resampling.BICUBIC)
     image.save(tmp_path / "coffee.png")
-    given = ["--box", ",".join(map(str, prompt.box))] if prompt.box else ["--point", "1400,1100"]
-    arguments = [
-        str(tmp_path / "coffee.png"),
-        *given,
-        "--model",
-        str(real_artifacts),
-        "--threads",
-        "1",
-        "--format",
-        "json",
-    ]
+    given = (
+        ["--box", ",".join(map(str, prompt.box))]
+        if prompt.box
+        else ["--point", f"{prompt.points[0][0]},{prompt.points[0][1]}"]
+    )
+    asked = [str(tmp_path / "coffee.png"), *given, "--model", str(real_artifacts), "--threads", "1"]
+    decoded = []
+    monkeypatch.setattr(command, "load_image", lambda *given: decoded.append(given) or load_image(*given))
     segmenter = Segmenter(real_artifacts, threads=1)
-    for name, zoom_in in (("closer", True), ("whole", False)):
-        assert main([*arguments, "--out", str(tmp_path / name), *(() if zoom_in else ("--no-zoom-in",))]) == 0
-        (found,) = json.loads((tmp_path / name / "coffee.coco.json").read_text())["annotations"]
-        record = segment(segmenter, image, [prompt], zoom_in=zoom_in).masks[0]
+    for name, option in (("closer", []), ("whole", ["--no-zoom-in"])):
+        out = tmp_path / name
+        assert main([*asked, *option, "--format", "json,overlay", "--out", str(out)]) == 0
+        (found,) = json.loads((out / "coffee.coco.json").read_text())["annotations"]
+        record = segment(segmenter, image, [prompt], zoom_in=not option).masks[0]
         assert found["segmentation"]["counts"] == record.rle.to_coco()
-        assert found["crop_box"] == (list(record.crop_box) if zoom_in else None)
+        assert found["crop_box"] == (None if record.crop_box is None else list(record.crop_box))
+        assert (record.crop_box is None) == bool(option)
+    assert len(decoded) == 3 + (width == 3000)  # what is held is not decoded again for the overlay
 
 
 def test_a_small_box_on_a_real_photograph_is_its_crop_segmented(real_artifacts):

@@ -132,6 +132,39 @@ def test_a_click_on_a_small_object_is_looked_at_closer(
     assert 0.3 < iou(shown, first) < 0.99
 
 
+def test_a_closer_look_that_fails_leaves_the_first_mask_and_its_click(
+    browser: Browser, site: str, photographs: dict[str, Path]
+) -> None:
+    fails = (
+        "{ const send = Worker.prototype.postMessage; Worker.prototype.postMessage = function (message, ...rest) {"
+        " return send.call(this, message.command === 'closer' ? { ...message, points: null } : message, ...rest); }; }"
+    )
+    steps = ("evaluate", fails), ("click", 470, 330), ("mask",), ("text", "#message"), ("press", '[data-do="undo"]')
+    report = browser.run(site, ("open", str(photographs["cat"])), *steps, ("enabled", '[data-do="undo"]'))
+    _, _, _, mask, message, _, can_undo = report["results"]
+    assert unpack_mask(mask)[330, 470]
+    assert "Something went wrong" in message
+    assert not can_undo
+
+
+def test_pressing_the_shown_candidate_keeps_the_closer_look(
+    browser: Browser, site: str, photographs: dict[str, Path]
+) -> None:
+    checked = "document.querySelector('#candidates [aria-checked=\"true\"]').click()"
+    report = browser.run(
+        site,
+        ("open", str(photographs["cat"])),
+        ("press", TOOLBOX),
+        ("drag", 400, 260, 560, 400),
+        ("mask",),
+        ("evaluate", checked),
+        ("press", TOOLBOX),
+        ("mask",),
+    )
+    first, again = (unpack_mask(report["results"][place]) for place in (3, 6))
+    np.testing.assert_array_equal(first, again)
+
+
 def test_a_person_clicks_drags_and_saves(
     browser: Browser, site: str, photographs: dict[str, Path], tmp_path: Path
 ) -> None:

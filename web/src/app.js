@@ -84,8 +84,8 @@ async function segment(choice) {
     Object.assign(state.facts, { decodeMs: answer.decodeMs, everythingMs: null });
     const chosen = choice ?? answer.best;
     show(answer.overlay, answer.iou, chosen);
-    // A mask that was chosen by hand for a box stays: a closer look answers with the mask that the box gets.
-    if (!box || choice === undefined) await lookCloser(question, { points, box }, answer.iou, chosen);
+    // Another mask that was chosen by hand for a box stays: a closer look answers with the mask that the box gets.
+    if (!box || chosen === answer.best) await lookCloser(question, { points, box }, answer.iou, chosen);
   } catch (error) {
     state.history.pop();
     drawPrompt();
@@ -103,6 +103,8 @@ async function lookCloser(question, prompt, iou, chosen) {
     if (!answer.overlay) return;
     if (question !== state.asked) return answer.overlay.close();
     show(answer.overlay, iou.map((value, place) => (place === chosen ? answer.iou : value)), chosen);
+  } catch (error) {
+    if (question === state.asked) complain(error); // the mask of the first look stays
   } finally {
     state.looking--;
   }

@@ -6,6 +6,7 @@
 // 4. If nothing passes, lower both thresholds for the points of the highest predicted IoU.
 
 import { cleanMask } from "./clean.js";
+import { seenPart } from "./geometry.js";
 import { grid, Plan } from "./points.js";
 
 /** IoU of masks above which the worse of two goes. */
@@ -35,7 +36,7 @@ export async function segmentEverything(model, embedding, photo, onProgress, poi
   const { labels, cleaning } = model.manifest;
   const { input } = photo;
   const side = model.lowRes;
-  const seen = { width: Math.ceil(input[0] / 4), height: Math.ceil(input[1] / 4), side };
+  const seen = seenPart(input, side);
   const perSide = pointsPerSide ?? settings.points_per_side;
   const points = grid(perSide, input);
   const places = points.map(([x, y]) => Math.min(side - 1, y >> 2) * side + Math.min(side - 1, x >> 2));

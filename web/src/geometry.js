@@ -12,6 +12,11 @@ export const PIXELS_PER_CELL = 4;
 /** Logit inside a filled box, and its negative outside. */
 export const BOX_LOGIT = 8;
 
+/** The part of a low-res mask, `side` wide, that shows a picture of this size [width, height] in the model. */
+export function seenPart([width, height], side) {
+  return { width: Math.ceil(width / PIXELS_PER_CELL), height: Math.ceil(height / PIXELS_PER_CELL), side };
+}
+
 /**
  * A box as mask prompt: logits by how much of each low-res cell it covers.
  *

@@ -5,7 +5,7 @@ import { cleanMask } from "./clean.js";
 import { checkManifest, loadRuntime, Model, UserError } from "./engine.js";
 import { segmentEverything } from "./everything.js";
 import { isFlat } from "./flat.js";
-import { filledBox, inputSize, PIXELS_PER_CELL, upscale, upscaleAxis } from "./geometry.js";
+import { filledBox, inputSize, PIXELS_PER_CELL, seenPart, upscale, upscaleAxis } from "./geometry.js";
 import { declaredSize } from "./header.js";
 import { resizeRgb, STRIP_ROWS } from "./resize.js";
 import { copySize, inWindow, maskCorners, windowAround } from "./zoom.js";
@@ -46,8 +46,9 @@ const commands = {
       throw tooLarge(width, height);
     }
     const input = inputSize(width, height, manifest.image_size);
+    const next = { width, height, input, rgb: resizeRgb(rowReader(bitmap), width, height, ...input), copy: await smallCopy(bitmap) };
     photo?.copy.close();
-    photo = { width, height, input, rgb: resizeRgb(rowReader(bitmap), width, height, ...input), copy: await smallCopy(bitmap) };
+    photo = next;
     return { width, height, ...(await encode()) };
   },
 
@@ -74,17 +75,16 @@ const commands = {
     requirePhoto();
     const region = photo.masks && closerRegion(points, box);
     if (!region) return { overlay: null };
-    const scale = photo.width / photo.copy.width;
-    const view = { window: region.map((value) => value * scale), input: inputSize(region[2] - region[0], region[3] - region[1], manifest.image_size) };
+    const view = { window: region.map((value, place) => value * copyScale()[place % 2]), input: inputSize(region[2] - region[0], region[3] - region[1], manifest.image_size) };
     const rgb = resizeRgb(rowReader(photo.copy, region), region[2] - region[0], region[3] - region[1], ...view.input);
     const first = photo.asked[photo.shown].logits;
     const whole = { size: [photo.width, photo.height], input: photo.input };
     const prior = box ? undefined : inWindow(first, model.lowRes, whole, view.window, manifest.image_size);
     const { masks, best } = await ask(await model.encode(rgb, ...view.input), view, points, box, prior);
+    if (!box && !maskCorners(masks[best].logits, seenPart(view.input, model.lowRes))) return { overlay: null };
     const mask = raw ? masks[best] : cleaned(masks[best], view.input);
     // Of clicks the mean of both looks: the first knows how sure it is of the object, the second how well the mask fits it.
     const iou = box ? mask.iou : (photo.asked[photo.shown].iou + mask.iou) / 2;
-    if (!box && !mask.logits.some((value) => value > 0)) return { overlay: null };
     photo.masks[photo.shown] = { ...mask, view };
     return { iou, overlay: paint([photo.masks[photo.shown]]) };
   },
@@ -156,26 +156,26 @@ function closerRegion(points, box) {
   const corners = box ? [box.slice(0, 2), box.slice(2)] : shownCorners();
   if (!factor || !corners) return null;
   const around = [...corners, ...points.filter(([, , label]) => label === manifest.labels.positive)];
-  const scale = photo.copy.width / photo.width;
+  const [across, down] = copyScale();
   const size = [photo.copy.width, photo.copy.height];
-  return windowAround(around.map(([x, y]) => [x * scale, y * scale]), factor, size, manifest.image_size);
+  return windowAround(around.map(([x, y]) => [x / across, y / down]), factor, size, manifest.image_size);
 }
+
+/** Pixels of the photograph per pixel of the copy, along x and y: the copy's size is rounded. */
+const copyScale = () => [photo.width / photo.copy.width, photo.height / photo.copy.height];
 
 /** Corners of the shown mask in pixels of the photograph; null if it is empty. */
 function shownCorners() {
   const size = [photo.width, photo.height];
-  const corners = maskCorners(cleaned(photo.asked[photo.shown], photo.input).logits, seenPart(photo.input));
+  const corners = maskCorners(cleaned(photo.asked[photo.shown], photo.input).logits, seenPart(photo.input, model.lowRes));
   return corners?.map((corner) => corner.map((value, axis) => Math.min((value * PIXELS_PER_CELL * size[axis]) / photo.input[axis], size[axis])));
 }
 
 /** The whole photograph as a view: its window, and its size in the model. */
 const wholeView = () => ({ window: [0, 0, photo.width, photo.height], input: photo.input });
 
-/** The part of a low-res mask that shows a picture of this size [width, height] in the model. */
-const seenPart = ([width, height]) => ({ width: Math.ceil(width / PIXELS_PER_CELL), height: Math.ceil(height / PIXELS_PER_CELL), side: model.lowRes });
-
 /** The mask without small islands and holes. */
-const cleaned = (mask, input) => ({ ...mask, logits: cleanMask(mask.logits, manifest.cleaning, seenPart(input)) });
+const cleaned = (mask, input) => ({ ...mask, logits: cleanMask(mask.logits, manifest.cleaning, seenPart(input, model.lowRes)) });
 
 /** Masks of a prompt in a view; points outside it are left out. */
 function ask(embedding, { window: [x0, y0, x1, y1], input }, points, box, prior) {
@@ -183,7 +183,8 @@ function ask(embedding, { window: [x0, y0, x1, y1], input }, points, box, prior)
   const toModel = (x, y) => [((x - x0) * input[0]) / (x1 - x0), ((y - y0) * input[1]) / (y1 - y0)];
   const inside = points.filter(([x, y]) => x >= x0 && x <= x1 && y >= y0 && y <= y1);
   const prompt = inside.map(([x, y, label]) => [...toModel(x, y), label]);
-  if (!box) return model.decode(embedding, [...prompt, [0, 0, labels.padding]], prior);
+  // The padding point goes with points: a mask alone has none.
+  if (!box) return model.decode(embedding, prompt.length ? [...prompt, [0, 0, labels.padding]] : [], prior);
   const [low, high] = [toModel(box[0], box[1]), toModel(box[2], box[3])];
   const filled = manifest.box_masks ? filledBox(low, high, model.lowRes) : undefined;
   return model.decode(embedding, [...prompt, [...low, labels.box_top_left], [...high, labels.box_bottom_right]], filled);
