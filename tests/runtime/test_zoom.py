@@ -165,7 +165,6 @@ def test_a_click_is_answered_around_its_first_mask(photograph, zooming):
     zooming.predicted.clear()
     answer = looks.answer(ObjectPrompt((point,)))
     assert len(zooming.encoded) == 2 and answer.window is not None
-    assert answer.predicted_iou == pytest.approx(sum(zooming.predicted) / 2)
     asked = zooming.asked
     x0, y0, x1, y1 = answer.window
     diameter = 2 * np.sqrt(first.rle(first.low_res, looks.size).area / np.pi)
@@ -177,6 +176,14 @@ def test_a_click_is_answered_around_its_first_mask(photograph, zooming):
     np.testing.assert_array_equal(
         asked[1].mask_input, in_window(first.low_res, first.frame, answer.window, Frame((y1 - y0, x1 - x0), 64))
     )
+
+
+def test_predicted_iou_of_clicks_is_the_mean_of_both_looks(photograph, zooming):
+    """At the photograph's border, where the click is not amid the window, so that the disc model is less sure."""
+    answer = looks_at(zooming, photograph).answer(ObjectPrompt(((20.0, 200.0, 1),)))
+    first, closer = zooming.predicted
+    assert abs(first - closer) > 0.001
+    assert answer.predicted_iou == pytest.approx((first + closer) / 2)
 
 
 def test_points_that_the_window_does_not_show_are_left_out(photograph, zooming):
