@@ -193,7 +193,7 @@ def run_one(
     shown: Image.Image | None = None
     if save_memory and large and prompts and source.path != STDIN and embedding is None:
         views = Views.of(photo.image, segmenter.manifest, options.zoom_in)
-        if views.copy is photo.image:
+        if views.copy is photo.image and "overlay" in options.format:
             shown = photo.for_overlay
         del photo
         result = _segment_in_little_memory(segmenter, views, prompts, name, not options.raw)
@@ -233,7 +233,7 @@ def _segment_in_little_memory(
     name: str,
     clean: bool,
 ) -> Result:
-    """Segments a photograph by its views; for a single prompt each graph is in memory only while it runs."""
+    """Segments a photograph by its views, each graph in memory only while it runs, see `segment_views`."""
     trim()
     with quiet_native():
         result = segment_views(segmenter, views, prompts, name, clean, release=True)

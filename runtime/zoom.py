@@ -177,6 +177,8 @@ class Looks:
         return self._window(corners, self.manifest.zoom_in.box)
 
     def _mask_window(self, points: Sequence[Point], first: Answer) -> Window | None:
+        if not self._can_zoom(self.manifest.zoom_in.mask):
+            return None
         height, width = first.frame.low_res_size
         (box,) = original_boxes(self.cleaned(first)[None, :height, :width], first.frame)
         if np.isnan(box).any():
@@ -184,9 +186,12 @@ class Looks:
         return self._window([box[:2], box[2:], *_positive(points)], self.manifest.zoom_in.mask)
 
     def _window(self, points: Sequence[Sequence[float]], factor: float) -> Window | None:
-        if not factor or self._views is None or self._views.copy is None:
+        if self._views is None or not self._can_zoom(factor):
             return None
         return window_around(points, factor, self.size, self._views.least_side)
+
+    def _can_zoom(self, factor: float) -> bool:
+        return factor > 0 and self._views is not None and self._views.copy is not None
 
     def _at(self, window: Window | None) -> Segmenter:
         """The segmenter that holds a window, or the whole photograph; what it does not hold is encoded first."""

@@ -79,7 +79,7 @@ const commands = {
     const rgb = resizeRgb(rowReader(photo.copy, region), region[2] - region[0], region[3] - region[1], ...view.input);
     const first = photo.asked[photo.shown].logits;
     const whole = { size: [photo.width, photo.height], input: photo.input };
-    const prior = box ? undefined : inWindow(first, model.lowRes, whole, view.window, manifest.image_size);
+    const prior = box ? undefined : inWindow(first, model.lowRes, whole, view);
     const { masks, best } = await ask(await model.encode(rgb, ...view.input), view, points, box, prior);
     if (!box && !maskCorners(masks[best].logits, seenPart(view.input, model.lowRes))) return { overlay: null };
     const mask = raw ? masks[best] : cleaned(masks[best], view.input);

@@ -1,6 +1,6 @@
 // Looking closer at a small object: `runtime/zoom.py` of the Python runtime. A window around the object is encoded alone.
 
-import { BOX_LOGIT, inputSize, PIXELS_PER_CELL } from "./geometry.js";
+import { BOX_LOGIT, PIXELS_PER_CELL } from "./geometry.js";
 
 /** Sides of windows above this part of the photograph's long side are not worth a look of their own. */
 const LARGEST_WINDOW = 0.8;
@@ -69,13 +69,11 @@ function firstCrossing(profile) {
  * @param {Float32Array} logits (side, side)
  * @param {number} side
  * @param {{size: [number, number], input: [number, number]}} whole the photograph: its size, and in the model
- * @param {number[]} window x0, y0, x1, y1 in pixels of the photograph
- * @param {number} imageSize side of the model's input
+ * @param {{window: number[], input: [number, number]}} view x0, y0, x1, y1 in pixels of the photograph; its size in the model
  * @returns {Float32Array} (side, side)
  */
-export function inWindow(logits, side, whole, window, imageSize) {
+export function inWindow(logits, side, whole, { window, input }) {
   const lengths = [window[2] - window[0], window[3] - window[1]];
-  const input = inputSize(...lengths, imageSize);
   const axes = [0, 1].map((axis) =>
     Array.from({ length: side }, (_, cell) => {
       const there = window[axis] + ((cell + 0.5) * PIXELS_PER_CELL * lengths[axis]) / input[axis];
