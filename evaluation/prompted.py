@@ -129,7 +129,7 @@ def box_scores(looks: Looks, masks: Sequence[Mask], truth: Bools) -> list[dict[s
     """Prompts are the exact boxes of the masks."""
     boxes = [mask.box for mask in masks]
     answers = decode(looks.whole, looks.whole.prompts(boxes=np.array(boxes)))
-    return scores(answers, truth, "box", final(looks, [looks.answer(ObjectPrompt(box=box)) for box in boxes]))
+    return scores(answers, truth, "box", drawn(looks, [looks.answer(ObjectPrompt(box=box)) for box in boxes]))
 
 
 def click_scores(looks: Looks, truth: Bools, counts: Sequence[int]) -> list[dict[str, float]]:
@@ -144,7 +144,7 @@ def click_scores(looks: Looks, truth: Bools, counts: Sequence[int]) -> list[dict
     for n in range(1, max(counts) + 1):
         at = np.array(points)
         answers = decode(looks.whole, looks.whole.prompts(at[..., :2], at[..., 2], mask_input=previous))
-        shown = final(looks, [looks.closer(*asked) for asked in zip(points, firsts(looks, answers), strict=True)])
+        shown = drawn(looks, [looks.closer(*asked) for asked in zip(points, firsts(looks, answers), strict=True)])
         if n in counts:
             for row, new in zip(found, scores(answers, truth, f"click_{n}", shown), strict=True):
                 row.update(new)
@@ -163,7 +163,7 @@ def firsts(looks: Looks, answers: Answers) -> list[Answer]:
     return [Answer(masks[k], float(predicted[k]), looks.whole.frame) for masks, predicted, k in taken]
 
 
-def final(looks: Looks, answers: Sequence[Answer]) -> Final:
+def drawn(looks: Looks, answers: Sequence[Answer]) -> Final:
     """What a user gets of answers."""
     masks = [answer.rle(looks.cleaned(answer), looks.size).decode() for answer in answers]
     return Final(np.stack(masks), np.array([answer.predicted_iou for answer in answers], np.float32))
@@ -173,7 +173,6 @@ def evaluate(
     segmenter: Segmenter, image: Image.Image, masks: Sequence[Mask], protocol: Protocol
 ) -> list[dict[str, float]]:
     """Scores of every mask of one photograph: prompt name -> IoU."""
-    segmenter.reset_image()
     looks = Looks(segmenter, Views.of(image, segmenter.manifest, protocol.zoom_in))
     starts = range(0, len(masks), PROMPTS_AT_ONCE)
     return [row for i in starts for row in evaluate_some(looks, masks[i : i + PROMPTS_AT_ONCE], protocol)]

@@ -39,7 +39,7 @@ from tinysam.runtime.outputs import VIDEO_FORMATS
 from tinysam.runtime.outputs.write import are_written, write_result
 from tinysam.runtime.process import Interrupts, quiet_native, trim
 from tinysam.runtime.prompts import ObjectPrompt
-from tinysam.runtime.results import Result
+from tinysam.runtime.results import Result, add_times
 from tinysam.runtime.segmenter import Segmenter
 from tinysam.runtime.sources import Source, find_sources
 from tinysam.runtime.terminal import Progress, fail, note, say
@@ -208,13 +208,13 @@ def run_one(
                 prompts,
                 settings,
                 name,
-                not options.raw,
-                options.zoom_in,
-                embedding,
-                save_memory,
+                clean=not options.raw,
+                zoom_in=options.zoom_in,
+                embedding=embedding,
+                release=save_memory,
             )
         shown = photo.for_overlay
-    _add_times(times, result.timing_ms)
+    add_times(times, result.timing_ms)
     for what in result.notes:
         note(source.path, what)
     path = None if source.path == STDIN else Path(source.path)
@@ -275,14 +275,8 @@ def _report(source: Source, result: Result, written: list[Path], times: dict[str
 def _run_timed(times: dict[str, float], stage: str, work: Callable[[], Any]) -> Any:
     start = time.perf_counter()
     value = work()
-    _add_times(times, {stage: 1e3 * (time.perf_counter() - start)})
+    add_times(times, {stage: 1e3 * (time.perf_counter() - start)})
     return value
-
-
-def _add_times(times: dict[str, float], further: dict[str, float]) -> None:
-    """A stage may run more than once: what it took adds up."""
-    for stage, ms in further.items():
-        times[stage] = times.get(stage, 0.0) + ms
 
 
 def _message(error: BaseException, source: Source) -> str:

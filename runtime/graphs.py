@@ -18,6 +18,7 @@ from tinysam.runtime.labels import BOX_TOP_LEFT, NEGATIVE, POSITIVE
 from tinysam.runtime.manifest import PARTS, PRECISIONS, Manifest, read_manifest, verify_file
 from tinysam.runtime.model import Decoded, Model, passed
 from tinysam.runtime.preprocess import encoder_input
+from tinysam.runtime.process import trim
 from tinysam.runtime.prompts import Prompts, pad_prompts
 
 Floats = NDArray[np.float32]
@@ -162,10 +163,16 @@ class Graphs(Model):
         return 1e3 * (time.perf_counter() - start)
 
     def release(self, part: str) -> bool:
-        """Frees the memory of `encoder` or `decoder`, whose next use loads it again; False if it is not loaded."""
+        """Gives the memory of `encoder` or `decoder` back to the system; its next use loads it again.
+
+        False if it is not loaded.
+        """
         with self._lock:
             self._prepared = threading.local()
-            return self._loaded.pop(part, None) is not None
+            was_loaded = self._loaded.pop(part, None) is not None
+        if was_loaded:
+            trim()
+        return was_loaded
 
     def _engine(self, part: str) -> engines.Engine:
         with self._lock:

@@ -11,7 +11,7 @@ from tinysam.runtime.everything.settings import EverythingSettings
 from tinysam.runtime.mask_choice import stability
 from tinysam.runtime.preprocess import to_pil
 from tinysam.runtime.prompts import Box, ObjectPrompt, Point
-from tinysam.runtime.results import MaskRecord, Result
+from tinysam.runtime.results import MaskRecord, Result, add_times
 from tinysam.runtime.segmenter import Segmenter
 from tinysam.runtime.zoom import Answer, Looks, Views
 
@@ -152,7 +152,7 @@ def _record(looks: Looks, prompt: ObjectPrompt, answer: Answer, timing_ms: dict[
         box=prompt.box,
         crop_box=answer.window,
     )
-    timing_ms["masks"] = timing_ms.get("masks", 0.0) + 1e3 * (time.perf_counter() - start)
+    add_times(timing_ms, {"masks": 1e3 * (time.perf_counter() - start)})
     return record
 
 

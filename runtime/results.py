@@ -1,12 +1,18 @@
 """Typed results: masks of a photograph, with how and how fast they came about."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinysam.runtime.masks.rle import Rle
+
+
+def add_times(times: dict[str, float], further: Mapping[str, float]) -> None:
+    """Adds milliseconds of stages: of one that runs more than once, what it took adds up."""
+    for stage, ms in further.items():
+        times[stage] = times.get(stage, 0.0) + ms
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from tinysam.runtime.manifest import Manifest, ZoomIn
 from tinysam.runtime.masks.boxes import original_boxes
 from tinysam.runtime.masks.clean import clean_mask
 from tinysam.runtime.masks.rle import Rle
-from tinysam.runtime.process import trim
 from tinysam.runtime.prompts import BOX_LOGIT, ObjectPrompt, Point, check_boxes, check_point
+from tinysam.runtime.results import add_times
 from tinysam.runtime.segmenter import Segmenter
 from tinysam.runtime.upscale import full_size_rle, interpolation_matrix
 
@@ -122,7 +122,7 @@ class Looks:
         """(height, width) of the photograph."""
         self.timing_ms: dict[str, float] = {}
         """Stage -> time of all looks."""
-        self._add({"resize": views.resize_ms} if views else segmenter.timing_ms)
+        add_times(self.timing_ms, {"resize": views.resize_ms} if views else segmenter.timing_ms)
 
     @property
     def whole(self) -> Segmenter:
@@ -201,15 +201,15 @@ class Looks:
         segmenter = self._closer if window else self._whole
         start = time.perf_counter()
         pixels, frame = self._views.window(window) if window else (self._views.pixels, self._views.frame)
-        self._add({"resize": 1e3 * (time.perf_counter() - start)})
+        add_times(self.timing_ms, {"resize": 1e3 * (time.perf_counter() - start)})
         self._free("decoder")
         segmenter.set_resized(pixels, frame.original_size)
-        self._add(segmenter.timing_ms)
+        add_times(self.timing_ms, segmenter.timing_ms)
         return segmenter
 
     def _free(self, part: str) -> None:
-        if self._release and self._whole.graphs.release(part):
-            trim()
+        if self._release:
+            self._whole.graphs.release(part)
 
     def _ask(
         self, segmenter: Segmenter, prompt: ObjectPrompt, window: Window | None, mask: Floats | None = None
@@ -222,12 +222,8 @@ class Looks:
         coords, labels = (points[..., :2], points[..., 2]) if inside.points else (None, None)
         prompts = segmenter.prompts(coords, labels, [inside.box] if inside.box else None, mask)
         masks, iou = segmenter.decode(prompts, multimask_output=None)
-        self._add({"load decoder": loaded_ms, "decoder": 1e3 * (time.perf_counter() - start)})
+        add_times(self.timing_ms, {"load decoder": loaded_ms, "decoder": 1e3 * (time.perf_counter() - start)})
         return Answer(masks[0, 0], float(iou[0, 0]), segmenter.frame, window)
-
-    def _add(self, timing_ms: dict[str, float]) -> None:
-        for stage, ms in timing_ms.items():
-            self.timing_ms[stage] = self.timing_ms.get(stage, 0.0) + ms
 
 
 def window_around(

@@ -32,9 +32,8 @@ from tinysam.runtime.labels import PADDING, POSITIVE
 from tinysam.runtime.mask_choice import stability
 from tinysam.runtime.masks.nms import nms
 from tinysam.runtime.model import Decoded
-from tinysam.runtime.process import trim
 from tinysam.runtime.prompts import Prompts
-from tinysam.runtime.results import MaskRecord
+from tinysam.runtime.results import MaskRecord, add_times
 from tinysam.runtime.segmenter import Segmenter
 
 Floats = NDArray[np.float32]
@@ -127,11 +126,10 @@ class _Run:
         """Encodes one crop and asks for masks at its points."""
         whole = region.box == (0, 0, *picture.size)
         self.segmenter.set_image(picture if whole else picture.crop(region.box))
-        for stage, duration in self.segmenter.timing_ms.items():
-            self.timing_ms[stage] = self.timing_ms.get(stage, 0.0) + duration
+        add_times(self.timing_ms, self.segmenter.timing_ms)
         if last:
             self._free("encoder")
-        self.timing_ms["load decoder"] = self.timing_ms.get("load decoder", 0) + self.segmenter.graphs.load("decoder")
+        add_times(self.timing_ms, {"load decoder": self.segmenter.graphs.load("decoder")})
         found = Found()
         self._ask(region.layer, found)
         if found.points and not found.good and any(map(self.settings.may_lower, QUALITY)):
@@ -139,8 +137,8 @@ class _Run:
         return found
 
     def _free(self, part: str) -> None:
-        if self.release and self.segmenter.graphs.release(part):
-            trim()
+        if self.release:
+            self.segmenter.graphs.release(part)
 
     def _ask(self, layer: int, found: Found) -> None:
         """Decodes points of the crop, round by round, as long as there are some to ask."""
@@ -207,7 +205,7 @@ class _Run:
         return [cand.moved(candidate, region.box) for candidate in kept]
 
     def _add(self, stage: str, start: float) -> None:
-        self.timing_ms[stage] = self.timing_ms.get(stage, 0.0) + 1e3 * (time.perf_counter() - start)
+        add_times(self.timing_ms, {stage: 1e3 * (time.perf_counter() - start)})
 
 
 def default_batch(image_size: int) -> int:

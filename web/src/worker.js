@@ -75,16 +75,17 @@ const commands = {
     requirePhoto();
     const region = photo.masks && closerRegion(points, box);
     if (!region) return { overlay: null };
-    const view = { window: region.map((value, place) => value * copyScale()[place % 2]), input: inputSize(region[2] - region[0], region[3] - region[1], manifest.image_size) };
-    const rgb = resizeRgb(rowReader(photo.copy, region), region[2] - region[0], region[3] - region[1], ...view.input);
-    const first = photo.asked[photo.shown].logits;
+    const [scale, size] = [copyScale(), [region[2] - region[0], region[3] - region[1]]];
+    const view = { window: region.map((value, place) => value * scale[place % 2]), input: inputSize(...size, manifest.image_size) };
+    const rgb = resizeRgb(rowReader(photo.copy, region), ...size, ...view.input);
+    const first = photo.asked[photo.shown];
     const whole = { size: [photo.width, photo.height], input: photo.input };
-    const prior = box ? undefined : inWindow(first, model.lowRes, whole, view);
+    const prior = box ? undefined : inWindow(first.logits, model.lowRes, whole, view);
     const { masks, best } = await ask(await model.encode(rgb, ...view.input), view, points, box, prior);
     if (!box && !maskCorners(masks[best].logits, seenPart(view.input, model.lowRes))) return { overlay: null };
     const mask = raw ? masks[best] : cleaned(masks[best], view.input);
     // Of clicks the mean of both looks: the first knows how sure it is of the object, the second how well the mask fits it.
-    const iou = box ? mask.iou : (photo.asked[photo.shown].iou + mask.iou) / 2;
+    const iou = box ? mask.iou : (first.iou + mask.iou) / 2;
     photo.masks[photo.shown] = { ...mask, view };
     return { iou, overlay: paint([photo.masks[photo.shown]]) };
   },
